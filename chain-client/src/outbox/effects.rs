@@ -1,0 +1,153 @@
+//! Whether an item's effect stands in a block. State only: what happened to transactions does not matter.
+
+use super::{database::Stored, item::Item};
+use crate::{
+    entries,
+    types::{PlacedRecord, VerdictRecord},
+    ChainError, ChainView,
+};
+use starling_primitives::{
+    records::{Delivery, InferenceState},
+    traits::Round,
+    verdict::{Outcome, Verdict},
+    AccountId, RequestId,
+};
+
+/// What a block says about an item.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Effect {
+    /// Its effect is there.
+    Done,
+    /// Not yet.
+    Absent,
+    /// Not yet, and it cannot be: the record that it follows is not there. Sending it would only have it refused.
+    Early,
+    /// It can never have an effect.
+    Void(&'static str),
+}
+
+/// The effects of several items of one kind, in order.
+pub(super) async fn effects(
+    view: &ChainView,
+    host: &AccountId,
+    items: &[Stored],
+) -> Result<Vec<Effect>, ChainError> {
+    let requests: Vec<RequestId> = items.iter().filter_map(|stored| stored.item.request()).collect();
+    if requests.len() == items.len() {
+        let records = view.inferences_of(&requests).await?;
+        return Ok(items
+            .iter()
+            .zip(records)
+            .map(|(stored, record)| of_record(&stored.item, record))
+            .collect());
+    }
+    let verdicts: Vec<&Verdict> = items.iter().filter_map(|stored| stored.item.verdict()).collect();
+    if verdicts.len() == items.len() {
+        let key = |verdict: &&Verdict| (verdict.inference.epoch, (verdict.inference.index, host.clone()));
+        let keys: Vec<_> = verdicts.iter().map(key).collect();
+        let found = view.get_many(&entries::VERDICTS, &keys).await?;
+        return Ok(verdicts.iter().zip(found).map(|(waiting, found)| of_verdict(waiting, found)).collect());
+    }
+    let mut effects = Vec::with_capacity(items.len());
+    for stored in items {
+        effects.push(of_duty(view, host, &stored.item).await?);
+    }
+    Ok(effects)
+}
+
+fn of_record(item: &Item, placed: Option<PlacedRecord>) -> Effect {
+    let Some(PlacedRecord { record, .. }) = placed else {
+        return if matches!(item, Item::Start(_)) { Effect::Absent } else { Effect::Early };
+    };
+    let over = matches!(record.state, InferenceState::Expired | InferenceState::Invalid);
+    let done = match item {
+        Item::Start(started) => record.attempt >= started.attempt || record.state != InferenceState::Started,
+        Item::Finish(_) => record.result.is_some(),
+        Item::Deliver(_) => record.delivery != Delivery::Pending,
+        Item::Expire(_) => record.state != InferenceState::Started,
+        _ => false,
+    };
+    match done {
+        true => Effect::Done,
+        false if over => Effect::Void("the request has expired"),
+        false if matches!(item, Item::Deliver(_)) && record.result.is_none() => Effect::Early,
+        false => Effect::Absent,
+    }
+}
+
+async fn of_duty(view: &ChainView, host: &AccountId, item: &Item) -> Result<Effect, ChainError> {
+    let done = match item {
+        Item::Contribute { epoch, .. } => {
+            view.has_contributed(*epoch, host).await?
+                || view.seed(Round::Epoch(epoch.saturating_add(1))).await?.is_some()
+        }
+        Item::Commit { epoch, profile, commitment } => {
+            view.commitment(*epoch, *profile, host).await?.as_ref() == Some(commitment)
+        }
+        Item::SprintVerdict { epoch, profile, prover, .. } => {
+            view.sprint_verdict(*epoch, *profile, prover, host).await?.is_some()
+        }
+        Item::Claim { epoch, .. } => view.has_claimed(*epoch, host).await?,
+        Item::Announce(endpoints) => {
+            view.host(host).await?.is_some_and(|info| info.endpoints.as_ref() == Some(endpoints))
+        }
+        // Asked for many at a time, above.
+        Item::Start(_) | Item::Finish(_) | Item::Deliver(_) | Item::Expire(_) | Item::Verdict(_) => false,
+    };
+    Ok(if done { Effect::Done } else { Effect::Absent })
+}
+
+/// A verdict on chain leaves nothing to say, unless it is `Unavailable` and the waiting one is more.
+fn of_verdict(waiting: &Verdict, found: Option<VerdictRecord>) -> Effect {
+    let said = found.is_some_and(|found| {
+        found.outcome != Outcome::Unavailable || waiting.outcome == Outcome::Unavailable
+    });
+    if said {
+        Effect::Done
+    } else {
+        Effect::Absent
+    }
+}
+
+/// What the chain's refusal of a record means for its item.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// What it wanted is the case.
+    Done,
+    /// It may be taken later.
+    Later,
+    /// It will never be taken.
+    Never,
+}
+
+/// Reads a refusal by its name in the runtime. An unknown reason is tried again until the deadline: no harm is done.
+pub(super) fn read_refusal(item: &Item, reason: &str) -> Answer {
+    let expires = matches!(item, Item::Expire(_));
+    match reason {
+        "Duplicate" => Answer::Done,
+        // Whoever else settled the request did what this item wanted.
+        "TooLate" | "NotRunning" if expires => Answer::Done,
+        "UnknownRequest" if expires => Answer::Never,
+        // The record before this one is still on its way, or the time has not come.
+        "UnknownRequest" | "UnknownInference" | "NotFinished" | "NotExpired" | "Internal" => Answer::Later,
+        "TermsChanged"
+        | "NotRunning"
+        | "NotInvolved"
+        | "UnknownGateway"
+        | "EpochClosed"
+        | "AttemptTooHigh"
+        | "AuthorizationOutOfRange"
+        | "UnknownProfile"
+        | "WrongExecutor"
+        | "BadSignature"
+        | "NotDelegated"
+        | "LimitExceeded"
+        | "DepositTooLow"
+        | "TooLate"
+        | "TokensOutOfRange"
+        | "OwnInference"
+        | "NotServing"
+        | "BadFigures" => Answer::Never,
+        _ => Answer::Later,
+    }
+}

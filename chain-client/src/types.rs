@@ -1,0 +1,224 @@
+//! What the chain stores and `starling-primitives` does not name.
+
+use codec::{Decode, Encode};
+use scale_info::TypeInfo;
+use starling_primitives::{
+    schedule::EpochState, verdict::Outcome, AccountId, Balance, BlockNumber, EpochIndex, InferenceId,
+    ProfileId, H256,
+};
+
+/// A block of the chain, with the clock as it stands in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlockTick {
+    /// Its height.
+    pub number: BlockNumber,
+    /// Its hash.
+    pub hash: H256,
+    /// The epoch it belongs to.
+    pub epoch: EpochState,
+}
+
+impl BlockTick {
+    /// The phase of this block.
+    pub fn phase(&self) -> starling_math::clock::Phase {
+        starling_math::clock::phase(&self.epoch, self.number)
+    }
+}
+
+/// Where a host can be reached.
+#[derive(
+    Clone, Debug, Default, PartialEq, Eq, Encode, Decode, TypeInfo, serde::Serialize, serde::Deserialize,
+)]
+pub struct Endpoints {
+    /// libp2p peer id, as its bytes.
+    pub peer_id: Vec<u8>,
+    /// libp2p multiaddrs, as text.
+    pub multiaddrs: Vec<Vec<u8>>,
+    /// Base URL of the public gateway, as text; empty when the host offers none.
+    pub gateway_url: Vec<u8>,
+}
+
+/// Where a host stands.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, TypeInfo, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum HostStatus {
+    /// Registered, no weight yet.
+    Joining,
+    /// Has weight.
+    Active,
+    /// Asks for no new work.
+    Draining,
+    /// Convicted once.
+    Suspended,
+    /// Left, or convicted again.
+    Removed,
+}
+
+/// A registered host.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, TypeInfo)]
+pub struct HostInfo {
+    /// Hot key for duty calls.
+    pub worker: AccountId,
+    /// Block since which it is in place.
+    pub worker_since: BlockNumber,
+    /// Where the host can be reached; announced by its worker.
+    pub endpoints: Option<Endpoints>,
+    /// Profiles it serves.
+    pub profiles: Vec<ProfileId>,
+    /// Where it stands.
+    pub status: HostStatus,
+    /// What it put down.
+    pub bond: Balance,
+    /// Block of its registration.
+    pub registered_at: BlockNumber,
+    /// How often it was convicted.
+    pub convictions: u8,
+}
+
+/// What a client has deposited.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode, TypeInfo, serde::Serialize)]
+pub struct Deposit {
+    /// May be spent or withdrawn.
+    pub free: Balance,
+    /// Held for requests that run.
+    pub reserved: Balance,
+}
+
+/// What a key may spend of a client's deposit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode, TypeInfo, serde::Serialize)]
+pub struct Delegation {
+    /// Most it may spend in all.
+    pub limit: Balance,
+    /// Prices paid so far, less what was refunded.
+    pub spent: Balance,
+    /// Promised to requests that run.
+    pub reserved: Balance,
+}
+
+impl Delegation {
+    /// What the key can still promise.
+    pub fn available(&self) -> Balance {
+        self.limit.saturating_sub(self.spent).saturating_sub(self.reserved)
+    }
+}
+
+/// One verifier's verdict as stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, TypeInfo, serde::Serialize)]
+pub struct VerdictRecord {
+    /// What came of it.
+    pub outcome: Outcome,
+    /// Whether it lies within the profile's limits.
+    pub passed: bool,
+    /// Block of its arrival.
+    pub at: BlockNumber,
+}
+
+/// A closed coverage window: the inferences in it that had no verdict by then are assigned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, TypeInfo)]
+pub struct CoverageMark {
+    /// Index of its first inference.
+    pub first: u32,
+    /// Index after its last inference.
+    pub end: u32,
+    /// Block in which it closed. A verdict of this block comes too late to count as coverage.
+    pub closed_at: BlockNumber,
+    /// Epoch of the seed that assigns.
+    pub seed_epoch: EpochIndex,
+    /// Window of that seed.
+    pub seed_window: u32,
+}
+
+/// Where a dispute stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, TypeInfo, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DisputeStatus {
+    /// Votes are taken.
+    Open,
+    /// The answer stands.
+    Valid,
+    /// The answer does not stand.
+    Invalid,
+}
+
+/// A vote on an inference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, TypeInfo, serde::Serialize)]
+pub struct Dispute {
+    /// Block of the verdict that opened it.
+    pub opened_at: BlockNumber,
+    /// Opened after the grace: it ends with the claims, not with the grace.
+    pub late: bool,
+    /// Where it stands.
+    pub status: DisputeStatus,
+}
+
+/// The rewards of an epoch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode, TypeInfo, serde::Serialize)]
+pub struct PotInfo {
+    /// Minted into it.
+    pub emission: Balance,
+    /// Fees paid into it.
+    pub fees: Balance,
+    /// Claimed from it.
+    pub claimed: Balance,
+}
+
+/// A stored inference with its place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlacedRecord {
+    /// Its place.
+    pub id: InferenceId,
+    /// The record.
+    pub record: starling_primitives::records::InferenceRecord,
+}
+
+/// A verdict with its author.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlacedVerdict {
+    /// Who said it.
+    pub verifier: AccountId,
+    /// The verdict.
+    pub verdict: VerdictRecord,
+}
+
+/// A sprint commitment with its author.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlacedCommitment {
+    /// Who raced.
+    pub host: AccountId,
+    /// With which profile.
+    pub profile: ProfileId,
+    /// At the end of which epoch.
+    pub epoch: EpochIndex,
+    /// What it committed to.
+    pub commitment: starling_primitives::sprint::SprintCommitment,
+}
+
+/// Nonce and native tokens of an account.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode, TypeInfo)]
+pub struct AccountInfo {
+    /// Transactions sent so far.
+    pub nonce: u32,
+    /// Modules that depend on the account.
+    pub consumers: u32,
+    /// Modules that keep it alive.
+    pub providers: u32,
+    /// Modules that keep it alive without a balance.
+    pub sufficients: u32,
+    /// Its tokens.
+    pub data: AccountData,
+}
+
+/// Native tokens of an account.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode, TypeInfo)]
+pub struct AccountData {
+    /// Can be transferred, but for `frozen`.
+    pub free: Balance,
+    /// Held.
+    pub reserved: Balance,
+    /// Part that cannot be transferred.
+    pub frozen: Balance,
+    /// Flags of the balances pallet.
+    pub flags: u128,
+}

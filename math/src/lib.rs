@@ -1,0 +1,19 @@
+//! Starling's decisions as pure functions.
+//!
+//! The chain and the host agent call the same function to compute a phase, a draw, a duty or a weight, so they cannot
+//! disagree. The crate is `no_std`, has no state, performs no input or output and contains no floating-point
+//! arithmetic. Each module states the rounding direction of what it divides.
+
+#![cfg_attr(not(feature = "std"), no_std)]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+pub mod clock;
+pub mod dispute;
+pub mod draw;
+pub mod duty;
+pub mod emission;
+pub mod judge;
+pub mod reputation;
+pub mod weights;

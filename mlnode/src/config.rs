@@ -1,0 +1,421 @@
+//! Configuration: one TOML file, every field overridable by environment (`STARLING_MLNODE__LIMITS__REQUESTS_MAX=4`).
+
+use crate::{engine::EngineLimits, loader::LoadSpec, scheduler::Budget};
+use figment::{
+    providers::{Env, Format, Toml},
+    Figment,
+};
+use serde::Deserialize;
+use starling_primitives::{profile::MAX_K, H256};
+use std::{
+    fmt,
+    net::SocketAddr,
+    path::{Component, Path, PathBuf},
+};
+
+/// Prefix of the environment variables; fields of a table follow after `__`.
+pub const ENV_PREFIX: &str = "STARLING_MLNODE__";
+/// Characters of a token at least.
+const TOKEN_MIN: usize = 16;
+
+/// The whole configuration.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Threads of tensor operations; 0 (the default) means one per core.
+    #[serde(default)]
+    pub threads: u32,
+    /// File whose trimmed content is the bearer token of both ports, at least 16 characters. Relative to the config file.
+    #[serde(default)]
+    pub token_file: Option<PathBuf>,
+    /// The bearer token itself: only by environment (`STARLING_MLNODE__TOKEN`), never in the file.
+    #[serde(skip)]
+    pub token: Option<Secret>,
+    /// Folder below which `POST /api/v1/models/load` may load models. Without it only `[model]` is served. Relative to
+    /// the config file.
+    #[serde(default)]
+    pub models_dir: Option<PathBuf>,
+    /// The port that hosts send requests to.
+    #[serde(default = "Port::inference")]
+    pub inference: Port,
+    /// The port for state, models, verification and sprints.
+    #[serde(default = "Port::management")]
+    pub management: Port,
+    /// The model to load at the start; none when absent.
+    #[serde(default)]
+    pub model: Option<Model>,
+    /// How much the node takes on.
+    #[serde(default)]
+    pub limits: Limits,
+    /// What is logged, and how.
+    #[serde(default)]
+    pub log: Log,
+}
+
+/// A port to listen on.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Port {
+    /// Address and port. Defaults: 127.0.0.1:5050 for inference, 127.0.0.1:8080 for management. Port 0 takes a free one.
+    pub listen: SocketAddr,
+}
+
+/// The model to load at the start.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Model {
+    /// Name to serve it under: the profile's.
+    pub name: String,
+    /// The Hugging Face folder. Relative to the config file.
+    pub folder: PathBuf,
+    /// Candidates per token, 1 to 20 (the default): the profile's K.
+    #[serde(default = "default_top_k")]
+    pub top_k: u8,
+    /// Tokens of prompt and completion at most; 0 (the default) means as many as the model was made for.
+    #[serde(default)]
+    pub max_context: u32,
+    /// Refuse to start with weights of another digest (`starling-mlnode digest FOLDER`).
+    #[serde(default)]
+    pub weights_digest: Option<H256>,
+}
+
+/// How much the node takes on.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Requests running at once (default 16); one more is answered 429.
+    pub requests_max: u32,
+    /// Tokens for whose keys and values there is room, all sequences together (default 65536). Each costs
+    /// `2 x layers x key heads x head width x 4` bytes. A quarter is closed to verification and sprints.
+    pub kv_tokens: u32,
+    /// Tokens of one engine step (default 128): smaller means smoother streams, larger means faster prompts. At least
+    /// `requests_max`.
+    pub step_tokens: u32,
+    /// Tokens of verification and sprint work in a step beside requests (default 32).
+    pub background_tokens: u32,
+    /// Sprint nonces decoded at once (default 32).
+    pub sprint_batch: u32,
+    /// Transcripts verified at once (default 4).
+    pub verify_batch: u32,
+}
+
+/// What is logged, and how.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    /// `tracing` filter (default `info`), such as `info,starling_mlnode=debug`.
+    pub filter: String,
+    /// One JSON object per line (default: text).
+    pub json: bool,
+}
+
+/// A secret; never printed.
+#[derive(Clone, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps a secret.
+    pub fn new(secret: impl Into<String>) -> Self {
+        Self(secret.into())
+    }
+
+    /// The secret.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("<secret>")
+    }
+}
+
+fn default_top_k() -> u8 {
+    MAX_K
+}
+
+impl Port {
+    fn inference() -> Self {
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 5050)) }
+    }
+
+    fn management() -> Self {
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 8080)) }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            requests_max: 16,
+            kv_tokens: 65_536,
+            step_tokens: 128,
+            background_tokens: 32,
+            sprint_batch: 32,
+            verify_batch: 4,
+        }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { filter: "info".into(), json: false }
+    }
+}
+
+/// What is wrong with a configuration.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The file is missing.
+    #[error("there is no file {}", .0.display())]
+    NoFile(PathBuf),
+    /// A field is unknown, missing or of another type.
+    #[error("the configuration is not usable")]
+    Parse(#[source] Box<figment::Error>),
+    /// The token stands in the file.
+    #[error("the token must not stand in the configuration file: use token_file or {ENV_PREFIX}TOKEN")]
+    TokenInFile,
+    /// There is no token.
+    #[error("no token: set token_file or {ENV_PREFIX}TOKEN")]
+    NoToken,
+    /// The token's file cannot be read.
+    #[error("cannot read the token file {}", path.display())]
+    TokenFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The token is too short.
+    #[error("the token is shorter than {TOKEN_MIN} characters")]
+    ShortToken,
+    /// A value is out of range.
+    #[error("{field}: {reason}")]
+    Value {
+        /// The field.
+        field: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+impl Config {
+    /// Reads file and environment, resolves relative paths and the token, and checks everything that can be checked
+    /// without loading the model.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        if !path.is_file() {
+            return Err(ConfigError::NoFile(path.into()));
+        }
+        let file = Figment::from(Toml::file_exact(path));
+        if file.contains("token") {
+            return Err(ConfigError::TokenInFile);
+        }
+        let mut config: Self = file
+            .merge(Env::prefixed(ENV_PREFIX).ignore(&["token"]).split("__"))
+            .extract()
+            .map_err(|error| ConfigError::Parse(Box::new(error)))?;
+        let base = path.parent().unwrap_or(Path::new("."));
+        config.resolve_paths(base);
+        config.resolve_token()?;
+        config.check()?;
+        Ok(config)
+    }
+
+    fn resolve_paths(&mut self, base: &Path) {
+        let paths =
+            [self.token_file.as_mut(), self.models_dir.as_mut(), self.model.as_mut().map(|m| &mut m.folder)];
+        for path in paths.into_iter().flatten() {
+            *path = base.join(&path);
+        }
+    }
+
+    /// The environment wins. It is read as it is: a parser would take a token of digits for a number.
+    fn resolve_token(&mut self) -> Result<(), ConfigError> {
+        self.token = std::env::var(format!("{ENV_PREFIX}TOKEN")).ok().map(Secret);
+        if self.token.is_none() {
+            let path = self.token_file.clone().ok_or(ConfigError::NoToken)?;
+            let text =
+                std::fs::read_to_string(&path).map_err(|source| ConfigError::TokenFile { path, source })?;
+            self.token = Some(Secret(text.trim().into()));
+        }
+        match &self.token {
+            Some(token) if token.0.len() >= TOKEN_MIN => Ok(()),
+            _ => Err(ConfigError::ShortToken),
+        }
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let fail = |field, reason: &str| Err(ConfigError::Value { field, reason: reason.into() });
+        let limits = &self.limits;
+        let positive = [
+            ("limits.requests_max", limits.requests_max),
+            ("limits.kv_tokens", limits.kv_tokens),
+            ("limits.background_tokens", limits.background_tokens),
+            ("limits.sprint_batch", limits.sprint_batch),
+            ("limits.verify_batch", limits.verify_batch),
+        ];
+        for (field, value) in positive {
+            if value == 0 {
+                return fail(field, "it must be at least 1");
+            }
+        }
+        if limits.step_tokens < limits.requests_max {
+            return fail("limits.step_tokens", "it must be at least limits.requests_max");
+        }
+        if let Some(model) = &self.model {
+            if !(1..=MAX_K).contains(&model.top_k) {
+                return fail("model.top_k", "it must be 1 to 20");
+            }
+            if model.name.is_empty() || model.name.contains('/') {
+                return fail("model.name", "it must not be empty or contain a slash");
+            }
+            if !model.folder.join("config.json").is_file() {
+                return fail("model.folder", "there is no config.json in it");
+            }
+        }
+        if self.models_dir.as_ref().is_some_and(|folder| !folder.is_dir()) {
+            return fail("models_dir", "it is not a folder");
+        }
+        Ok(())
+    }
+
+    /// The threads to use.
+    pub fn thread_count(&self) -> u32 {
+        if self.threads > 0 {
+            return self.threads;
+        }
+        std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(1))
+    }
+
+    /// What the engine takes on.
+    pub fn engine_limits(&self) -> EngineLimits {
+        let limits = &self.limits;
+        EngineLimits {
+            requests_max: limits.requests_max,
+            kv_tokens: limits.kv_tokens,
+            budget: Budget { step_tokens: limits.step_tokens, background_tokens: limits.background_tokens },
+            sprint_batch: limits.sprint_batch,
+            verify_batch: limits.verify_batch,
+            threads: self.thread_count(),
+        }
+    }
+
+    /// What to load at the start.
+    pub fn load_spec(&self) -> Option<LoadSpec> {
+        let model = self.model.as_ref()?;
+        Some(LoadSpec {
+            name: model.name.clone(),
+            folder: model.folder.clone(),
+            top_k: model.top_k,
+            max_context: context(model.max_context),
+            weights_digest: model.weights_digest,
+        })
+    }
+}
+
+/// A context limit where 0 means none.
+fn context(tokens: u32) -> u32 {
+    if tokens == 0 {
+        u32::MAX
+    } else {
+        tokens
+    }
+}
+
+/// A folder below `models_dir`, if the name does not lead out of it.
+pub fn folder_below(models_dir: &Path, name: &str) -> Option<PathBuf> {
+    let name = Path::new(name);
+    let inside = name.components().all(|part| matches!(part, Component::Normal(_)));
+    (inside && name.components().next().is_some()).then(|| models_dir.join(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str) -> Result<Config, ConfigError> {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("model")).unwrap();
+        std::fs::write(folder.path().join("model/config.json"), "{}").unwrap();
+        std::fs::write(folder.path().join("token"), "0123456789abcdef\n").unwrap();
+        std::fs::write(folder.path().join("short"), "0123").unwrap();
+        let path = folder.path().join("mlnode.toml");
+        std::fs::write(&path, text).unwrap();
+        Config::load(&path)
+    }
+
+    #[test]
+    fn defaults_need_only_a_token() {
+        let config = check("token_file = \"token\"").unwrap();
+        assert_eq!(config.token.as_ref().unwrap().expose(), "0123456789abcdef");
+        assert_eq!(config.inference.listen.port(), 5050);
+        assert_eq!(config.management.listen.port(), 8080);
+        assert!(config.load_spec().is_none());
+        assert!(!format!("{config:?}").contains("0123456789abcdef"));
+    }
+
+    #[test]
+    fn the_example_is_complete_and_loads() {
+        let text = include_str!("../mlnode.example.toml").replace("demo-model", "model");
+        let config = check(&text).unwrap();
+        assert_eq!(config.load_spec().unwrap().top_k, 20);
+        for field in [
+            "threads",
+            "token_file",
+            "models_dir",
+            "[inference]",
+            "[management]",
+            "[model]",
+            "name",
+            "folder",
+            "top_k",
+            "max_context",
+            "weights_digest",
+            "[limits]",
+            "requests_max",
+            "kv_tokens",
+            "step_tokens",
+            "background_tokens",
+            "sprint_batch",
+            "verify_batch",
+            "[log]",
+            "filter",
+            "json",
+        ] {
+            assert!(text.contains(field), "{field}");
+        }
+    }
+
+    #[test]
+    fn mistakes_are_refused() {
+        let bad = [
+            "",
+            "token = \"0123456789abcdef\"",
+            "token_file = \"short\"",
+            "token_file = \"missing\"",
+            "token_file = \"token\"\nunknown = 1",
+            "token_file = \"token\"\n[limits]\nrequests_max = 0",
+            "token_file = \"token\"\n[limits]\nrequests_max = 300",
+            "token_file = \"token\"\n[model]\nname = \"m\"\nfolder = \"nowhere\"",
+            "token_file = \"token\"\n[model]\nname = \"a/b\"\nfolder = \"model\"",
+            "token_file = \"token\"\n[model]\nname = \"m\"\nfolder = \"model\"\ntop_k = 21",
+            "token_file = \"token\"\nmodels_dir = \"nowhere\"",
+        ];
+        for text in bad {
+            assert!(check(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_model_name_cannot_lead_out_of_the_models_folder() {
+        let below = |name| folder_below(Path::new("/models"), name);
+        assert_eq!(below("a/b"), Some("/models/a/b".into()));
+        for name in ["", "..", "../x", "a/../../x", "/etc", "."] {
+            assert_eq!(below(name), None, "{name}");
+        }
+    }
+}

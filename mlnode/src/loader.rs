@@ -1,0 +1,102 @@
+//! From a model folder to something that runs.
+
+use crate::{
+    digest::{folder_digest, DigestError},
+    model::{ModelError, Qwen3},
+    source::{ModelSource, TokenSource},
+};
+use starling_mlnode_api::ModelDigest;
+use starling_primitives::H256;
+use starling_prompt::{Tokenizer, TokenizerError};
+use std::{fmt, path::PathBuf, sync::Arc};
+
+/// What to load.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoadSpec {
+    /// Name to serve it under.
+    pub name: String,
+    /// The model folder.
+    pub folder: PathBuf,
+    /// Candidates per token.
+    pub top_k: u8,
+    /// Longest context to serve; the model's own when that is shorter.
+    pub max_context: u32,
+    /// Refuse weights with another digest.
+    pub weights_digest: Option<H256>,
+}
+
+/// A model that is ready to run.
+pub struct Loaded {
+    /// Where its tokens come from.
+    pub source: Box<dyn TokenSource>,
+    /// Its tokenizer.
+    pub tokenizer: Arc<Tokenizer>,
+    /// What it is.
+    pub digest: ModelDigest,
+}
+
+impl fmt::Debug for Loaded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Loaded").field("digest", &self.digest).finish_non_exhaustive()
+    }
+}
+
+/// Why a model could not be loaded.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LoadError {
+    /// The weights are not the ones that were asked for.
+    #[error("the weights have the digest {found:?}, expected {expected:?}")]
+    OtherWeights {
+        /// Digest of the folder.
+        found: H256,
+        /// Digest asked for.
+        expected: H256,
+    },
+    /// The tokenizer has tokens that the model has not.
+    #[error("the tokenizer has {tokenizer} tokens, the model only {model}")]
+    Vocabulary {
+        /// Entries of the tokenizer.
+        tokenizer: u32,
+        /// Entries of the model.
+        model: u32,
+    },
+    /// The folder has no digest.
+    #[error("the model folder is not usable")]
+    Digest(#[from] DigestError),
+    /// The tokenizer cannot be used.
+    #[error("the tokenizer is not usable")]
+    Tokenizer(#[from] TokenizerError),
+    /// The weights cannot be used.
+    #[error("the model is not usable")]
+    Model(#[from] ModelError),
+    /// A loader's own reason.
+    #[error("{0}")]
+    Other(String),
+}
+
+/// Makes what the engine runs. Called on the engine's thread, on which the source then stays.
+pub trait Loader: Send + 'static {
+    /// Loads a model.
+    fn load(&self, spec: &LoadSpec) -> Result<Loaded, LoadError>;
+}
+
+/// Loads Hugging Face folders.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct FolderLoader;
+
+impl Loader for FolderLoader {
+    fn load(&self, spec: &LoadSpec) -> Result<Loaded, LoadError> {
+        let digest = folder_digest(&spec.folder)?;
+        if let Some(expected) = spec.weights_digest.filter(|expected| *expected != digest.weights_digest) {
+            return Err(LoadError::OtherWeights { found: digest.weights_digest, expected });
+        }
+        let tokenizer = Tokenizer::load_from_folder(&spec.folder)?;
+        if tokenizer.vocab_size() > digest.vocab_size {
+            let (tokenizer, model) = (tokenizer.vocab_size(), digest.vocab_size);
+            return Err(LoadError::Vocabulary { tokenizer, model });
+        }
+        let source = ModelSource::new(Qwen3::load(&spec.folder)?, spec.top_k, spec.max_context);
+        Ok(Loaded { source: Box::new(source), tokenizer: Arc::new(tokenizer), digest })
+    }
+}

@@ -1,0 +1,125 @@
+//! `starling-mlnode`: the ML node as a program.
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use starling_mlnode::{
+    bench::{bench, BenchPlan},
+    config::{Config, Log},
+    digest::folder_digest,
+    loader::{FolderLoader, LoadSpec},
+    node::Node,
+};
+use starling_primitives::profile::MAX_K;
+use std::path::PathBuf;
+use tokio::signal::unix::{signal, SignalKind};
+use tracing_subscriber::EnvFilter;
+
+/// Threads of HTTP and tokenising; tensors have their own.
+const SERVER_THREADS: usize = 2;
+
+/// Runs models, makes and checks transcripts.
+#[derive(Parser)]
+#[command(version, args_conflicts_with_subcommands = true, arg_required_else_help = true)]
+struct Args {
+    /// The configuration file.
+    #[arg(long, value_name = "FILE", required = true)]
+    config: Option<PathBuf>,
+    /// Check the configuration and exit.
+    #[arg(long)]
+    check_config: bool,
+    /// Threads of tensor operations, instead of the configured number.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    threads: Option<u32>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Print the digests of a model folder as JSON: what a profile on chain names.
+    Digest {
+        /// A Hugging Face model folder.
+        folder: PathBuf,
+    },
+    /// Measure prefill, decode, replay and verification; one JSON object per line.
+    Bench {
+        /// A Hugging Face model folder.
+        folder: PathBuf,
+        /// Tokens of the prompt.
+        #[arg(long, default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..))]
+        prompt: u32,
+        /// Tokens to generate.
+        #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u32).range(2..))]
+        tokens: u32,
+        /// Sequences decoded together.
+        #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..))]
+        batch: u32,
+        /// Threads of tensor operations.
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
+        threads: u32,
+    },
+}
+
+fn main() -> anyhow::Result<()> {
+    let args = Args::parse();
+    if let Some(command) = args.command {
+        return run_command(command);
+    }
+    let path = args.config.context("--config is missing")?;
+    let mut config = Config::load(&path).with_context(|| format!("cannot use {}", path.display()))?;
+    if let Some(threads) = args.threads {
+        config.threads = threads;
+    }
+    if args.check_config {
+        println!("{} is usable", path.display());
+        return Ok(());
+    }
+    start_log(&config.log)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(SERVER_THREADS)
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let node = Node::start(&config, Box::new(FolderLoader)).await?;
+        node.run_until(async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = tokio::signal::ctrl_c() => {}
+            }
+        })
+        .await?;
+        Ok(())
+    })
+}
+
+fn run_command(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Digest { folder } => {
+            let digest =
+                folder_digest(&folder).with_context(|| format!("no digest of {}", folder.display()))?;
+            println!("{}", serde_json::to_string_pretty(&digest)?);
+        }
+        Command::Bench { folder, prompt, tokens, batch, threads } => {
+            let (name, max_context) = ("bench".into(), prompt.saturating_add(tokens));
+            let spec = LoadSpec { name, folder, top_k: MAX_K, max_context, weights_digest: None };
+            let plan = BenchPlan { prompt, tokens, batch, threads };
+            for line in bench(&FolderLoader, &spec, &plan)? {
+                println!("{}", serde_json::to_string(&line)?);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn start_log(log: &Log) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(&log.filter).context("log.filter is not usable")?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if log.json {
+        builder.json().init();
+    } else {
+        builder.with_ansi(false).init();
+    }
+    Ok(())
+}

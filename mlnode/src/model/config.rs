@@ -1,0 +1,236 @@
+//! `config.json` of a Qwen3 dense model.
+
+use super::ModelError;
+use serde::Deserialize;
+use std::path::Path;
+
+/// Largest value of any size in a config; products of two fit `i64` with room.
+const MAX_SIZE: u32 = 1 << 24;
+
+/// The numbers that shape the model. Only what the engine implements is accepted: everything else would give other
+/// logits than the model's authors meant, in silence.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelConfig {
+    /// Width of the residual stream.
+    pub hidden_size: u32,
+    /// Width of the gated feed-forward layer.
+    pub intermediate_size: u32,
+    /// Layers.
+    pub layers: u32,
+    /// Query heads of a layer.
+    pub heads: u32,
+    /// Key and value heads of a layer; divides `heads`.
+    pub kv_heads: u32,
+    /// Width of a head.
+    pub head_dim: u32,
+    /// Epsilon of the norms.
+    pub rms_norm_eps: f64,
+    /// Base of the rotary frequencies.
+    pub rope_theta: f64,
+    /// Rows of the embedding.
+    pub vocab_size: u32,
+    /// Whether the output layer is the embedding.
+    pub tied_embeddings: bool,
+    /// Longest context.
+    pub max_context: u32,
+}
+
+/// The file, with Hugging Face's names.
+#[derive(Deserialize)]
+struct File {
+    model_type: String,
+    hidden_size: u32,
+    intermediate_size: u32,
+    num_hidden_layers: u32,
+    num_attention_heads: u32,
+    num_key_value_heads: Option<u32>,
+    head_dim: Option<u32>,
+    #[serde(default = "default_eps")]
+    rms_norm_eps: f64,
+    rope_theta: Option<f64>,
+    rope_scaling: Option<serde_json::Value>,
+    rope_parameters: Option<RopeParameters>,
+    vocab_size: u32,
+    #[serde(default)]
+    tie_word_embeddings: bool,
+    #[serde(default = "default_context")]
+    max_position_embeddings: u32,
+    #[serde(default)]
+    attention_bias: bool,
+    #[serde(default)]
+    use_sliding_window: bool,
+    #[serde(default)]
+    layer_types: Option<Vec<String>>,
+    #[serde(default = "default_activation")]
+    hidden_act: String,
+    quantization_config: Option<serde_json::Value>,
+}
+
+/// How transformers 5 writes the rotary settings.
+#[derive(Deserialize)]
+struct RopeParameters {
+    rope_type: Option<String>,
+    rope_theta: Option<f64>,
+}
+
+/// Transformers' default for Qwen3.
+fn default_eps() -> f64 {
+    1e-6
+}
+
+/// Transformers' default for Qwen3.
+fn default_context() -> u32 {
+    32_768
+}
+
+fn default_activation() -> String {
+    "silu".into()
+}
+
+impl ModelConfig {
+    /// Reads `config.json` of a model folder.
+    pub fn load(folder: &Path) -> Result<Self, ModelError> {
+        let path = folder.join("config.json");
+        let text = std::fs::read_to_string(&path)
+            .map_err(|source| ModelError::Read { path: path.clone(), source })?;
+        let file: File = serde_json::from_str(&text).map_err(|source| ModelError::Json { path, source })?;
+        Self::from_file(file)
+    }
+
+    fn from_file(file: File) -> Result<Self, ModelError> {
+        refuse_unknown(&file)?;
+        let rope = file.rope_parameters.as_ref().and_then(|rope| rope.rope_theta);
+        let config = Self {
+            hidden_size: file.hidden_size,
+            intermediate_size: file.intermediate_size,
+            layers: file.num_hidden_layers,
+            heads: file.num_attention_heads,
+            kv_heads: file.num_key_value_heads.unwrap_or(file.num_attention_heads),
+            head_dim: file.head_dim.unwrap_or(128),
+            rms_norm_eps: file.rms_norm_eps,
+            rope_theta: rope.or(file.rope_theta).unwrap_or(10_000.0),
+            vocab_size: file.vocab_size,
+            tied_embeddings: file.tie_word_embeddings,
+            max_context: file.max_position_embeddings,
+        };
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), ModelError> {
+        let sizes = [
+            ("hidden_size", self.hidden_size),
+            ("intermediate_size", self.intermediate_size),
+            ("num_hidden_layers", self.layers),
+            ("num_attention_heads", self.heads),
+            ("num_key_value_heads", self.kv_heads),
+            ("head_dim", self.head_dim),
+            ("vocab_size", self.vocab_size),
+            ("max_position_embeddings", self.max_context),
+        ];
+        for (name, size) in sizes {
+            if size == 0 || size > MAX_SIZE {
+                return Err(ModelError::Unsupported(format!("{name} is {size}")));
+            }
+        }
+        if !self.heads.is_multiple_of(self.kv_heads) {
+            let (heads, kv_heads) = (self.heads, self.kv_heads);
+            return Err(ModelError::Unsupported(format!("{heads} query heads for {kv_heads} key heads")));
+        }
+        if !self.head_dim.is_multiple_of(2) {
+            return Err(ModelError::Unsupported(format!("head_dim is {}, which is odd", self.head_dim)));
+        }
+        let positive = |x: f64| x.is_finite() && x > 0.0;
+        if !positive(self.rope_theta) || !positive(self.rms_norm_eps) {
+            return Err(ModelError::Unsupported("rope_theta and rms_norm_eps must be positive".into()));
+        }
+        Ok(())
+    }
+
+    /// Query heads that share a key head.
+    pub fn group(&self) -> u32 {
+        self.heads / self.kv_heads
+    }
+}
+
+fn refuse_unknown(file: &File) -> Result<(), ModelError> {
+    let refuse = |what: String| Err(ModelError::Unsupported(what));
+    if file.model_type != "qwen3" {
+        return refuse(format!("model_type is {:?}; only \"qwen3\" is implemented", file.model_type));
+    }
+    if file.hidden_act != "silu" {
+        return refuse(format!("hidden_act is {:?}", file.hidden_act));
+    }
+    if file.attention_bias {
+        return refuse("attention_bias is true".into());
+    }
+    if file.use_sliding_window {
+        return refuse("use_sliding_window is true".into());
+    }
+    if let Some(kind) = file.layer_types.iter().flatten().find(|kind| *kind != "full_attention") {
+        return refuse(format!("a layer has the type {kind:?}"));
+    }
+    if file.rope_scaling.as_ref().is_some_and(|scaling| !is_default_rope(scaling)) {
+        return refuse("rope_scaling is set".into());
+    }
+    let rope_type = file.rope_parameters.as_ref().and_then(|rope| rope.rope_type.as_deref());
+    if !matches!(rope_type, None | Some("default")) {
+        return refuse(format!("rope_type is {rope_type:?}"));
+    }
+    if file.quantization_config.as_ref().is_some_and(|config| !config.is_null()) {
+        return refuse("the weights are quantised".into());
+    }
+    Ok(())
+}
+
+/// Transformers writes `{"rope_type": "default"}` where nothing is scaled.
+fn is_default_rope(scaling: &serde_json::Value) -> bool {
+    scaling.is_null() || scaling.get("rope_type").is_some_and(|kind| kind == "default")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{json, Value};
+
+    fn base() -> Value {
+        json!({"model_type": "qwen3", "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2,
+            "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "vocab_size": 101})
+    }
+
+    fn check(changes: Value) -> Result<ModelConfig, ModelError> {
+        let mut value = base();
+        for (key, change) in changes.as_object().unwrap() {
+            value[key] = change.clone();
+        }
+        ModelConfig::from_file(serde_json::from_value(value).unwrap())
+    }
+
+    #[test]
+    fn old_and_new_rope_settings_are_read() {
+        assert_eq!(check(json!({})).unwrap().rope_theta, 10_000.0);
+        assert_eq!(check(json!({"rope_theta": 5.0, "rope_scaling": null})).unwrap().rope_theta, 5.0);
+        let new = json!({"rope_parameters": {"rope_type": "default", "rope_theta": 7.0}});
+        assert_eq!(check(new).unwrap().rope_theta, 7.0);
+    }
+
+    #[test]
+    fn what_is_not_implemented_is_refused() {
+        for bad in [
+            json!({"model_type": "qwen3_moe"}),
+            json!({"attention_bias": true}),
+            json!({"use_sliding_window": true}),
+            json!({"layer_types": ["full_attention", "sliding_attention"]}),
+            json!({"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}),
+            json!({"rope_parameters": {"rope_type": "yarn", "rope_theta": 7.0}}),
+            json!({"hidden_act": "gelu"}),
+            json!({"num_key_value_heads": 3}),
+            json!({"head_dim": 15}),
+            json!({"vocab_size": 0}),
+            json!({"quantization_config": {"bits": 4}}),
+            json!({"rope_theta": -1.0}),
+        ] {
+            assert!(matches!(check(bad.clone()), Err(ModelError::Unsupported(_))), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! What a verifier does before and after the model's pass.
+
+use crate::source::Shape;
+use codec::Decode;
+use starling_mlnode_api::{VerifyItem, VerifyOutcome};
+use starling_primitives::{
+    records::{response_hash, Finished},
+    replay::{replay_with, Checks},
+    request::SamplingParams,
+    tape::Tape,
+    transcript::{TokenRecord, Transcript},
+};
+
+/// A transcript that replays: what the teacher-forced pass needs.
+#[derive(Clone, Debug)]
+pub(crate) struct Ready {
+    /// Tokens to take in: the prompt and all of the completion but its last token.
+    pub(crate) tokens: Vec<u32>,
+    /// Tokens of the prompt.
+    pub(crate) prompt_len: usize,
+    /// The completion.
+    pub(crate) completion: Vec<u32>,
+    /// What was committed, one per token of the completion.
+    pub(crate) records: Vec<TokenRecord>,
+    /// The noise.
+    pub(crate) tape: Tape,
+    /// Sampling parameters.
+    pub(crate) params: SamplingParams,
+}
+
+impl Ready {
+    /// Tokens that its keys and values take.
+    pub(crate) fn capacity(&self) -> u32 {
+        self.tokens.len() as u32
+    }
+}
+
+/// The check that needs no model: the transcript against itself, its header, its prompt and its tape.
+pub(crate) fn replay_item(item: &VerifyItem, shape: &Shape) -> Result<Ready, VerifyOutcome> {
+    let failed = |reason: String| VerifyOutcome::ReplayFailed { reason };
+    let transcript = Transcript::decode(&mut item.transcript.as_slice())
+        .map_err(|_| failed("the transcript does not decode".into()))?;
+    let records =
+        transcript.records().map_err(|error| failed(format!("a window does not decode: {error}")))?;
+    let chosen: Vec<u32> = records.iter().filter_map(|record| record.chosen().map(|c| c.token)).collect();
+    let (prompt_len, completion_len) = (item.prompt_tokens.len(), records.len());
+    if prompt_len == 0 || completion_len == 0 {
+        return Err(failed("prompt and completion must not be empty".into()));
+    }
+    if prompt_len.saturating_add(completion_len) > shape.max_context as usize {
+        let reason = format!("{prompt_len} and {completion_len} tokens exceed this node's context");
+        return Err(VerifyOutcome::Failed { reason });
+    }
+    if item.prompt_tokens.iter().any(|token| *token >= shape.vocab_size) {
+        return Err(failed("the prompt has tokens outside the vocabulary".into()));
+    }
+    let expected = Finished {
+        request_id: transcript.header.id(),
+        response_hash: response_hash(&chosen),
+        transcript_root: transcript.root(),
+        prompt_tokens: prompt_len as u32,
+        completion_tokens: completion_len as u32,
+    };
+    let checks = Checks {
+        prompt: Some(&item.prompt_tokens),
+        vocab_size: Some(shape.vocab_size),
+        top_k: Some(shape.top_k),
+    };
+    let replayed = replay_with(&transcript, &item.tape_seed, &expected, &checks)
+        .map_err(|error| failed(error.to_string()))?;
+    let completion = replayed.tokens;
+    let taken = completion.split_last().map_or(&[][..], |(_, taken)| taken);
+    Ok(Ready {
+        tokens: [item.prompt_tokens.as_slice(), taken].concat(),
+        prompt_len,
+        completion,
+        records: replayed.records,
+        tape: Tape::new(&item.tape_seed),
+        params: transcript.header.sampling,
+    })
+}
+
+/// How metrics call an outcome.
+pub(crate) fn label(outcome: &VerifyOutcome) -> &'static str {
+    match outcome {
+        VerifyOutcome::Figures(_) => "figures",
+        VerifyOutcome::ReplayFailed { .. } => "replay_failed",
+        VerifyOutcome::Failed { .. } => "failed",
+    }
+}

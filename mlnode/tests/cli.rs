@@ -1,0 +1,82 @@
+//! The program's commands.
+
+use std::{path::Path, process::Command};
+
+const DEMO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/demo-model");
+
+fn program() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_starling-mlnode"));
+    // Whoever runs the tests may run a node too.
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("STARLING_MLNODE__")) {
+        command.env_remove(name);
+    }
+    command
+}
+
+fn check_config(text: &str, variables: &[(&str, &str)]) -> Result<String, String> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("mlnode.toml");
+    std::fs::write(&path, text).unwrap();
+    std::fs::write(folder.path().join("token"), "0123456789abcdef").unwrap();
+    let output = program()
+        .arg("--config")
+        .arg(&path)
+        .arg("--check-config")
+        .envs(variables.iter().copied())
+        .output()
+        .unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    if output.status.success() {
+        Ok(text(&output.stdout))
+    } else {
+        Err(text(&output.stderr))
+    }
+}
+
+#[test]
+fn configurations_are_checked() {
+    let good = format!("token_file = \"token\"\n[model]\nname = \"demo\"\nfolder = \"{DEMO}\"\n");
+    assert!(check_config(&good, &[]).unwrap().contains("is usable"));
+    let unknown = check_config("token_file = \"token\"\ntreads = 1", &[]).unwrap_err();
+    assert!(unknown.contains("treads"), "{unknown}");
+    let secret = check_config("token = \"0123456789abcdef\"", &[]).unwrap_err();
+    assert!(
+        secret.contains("must not stand in the configuration file") && !secret.contains("0123456789"),
+        "{secret}"
+    );
+}
+
+#[test]
+fn the_environment_overrides_fields() {
+    let good = "token_file = \"token\"";
+    let bad = check_config(good, &[("STARLING_MLNODE__LIMITS__REQUESTS_MAX", "0")]).unwrap_err();
+    assert!(bad.contains("limits.requests_max"), "{bad}");
+    let unknown = check_config(good, &[("STARLING_MLNODE__LIMITS__NOTHING", "0")]).unwrap_err();
+    assert!(unknown.contains("nothing"), "{unknown}");
+    // A token of digits is still a text.
+    check_config("", &[("STARLING_MLNODE__TOKEN", "1234567890123456")]).unwrap();
+    assert!(check_config("", &[("STARLING_MLNODE__TOKEN", "123")]).unwrap_err().contains("shorter"));
+}
+
+#[test]
+fn digests_are_printed_as_json() {
+    let output = program().arg("digest").arg(DEMO).output().unwrap();
+    assert!(output.status.success());
+    let printed: starling_mlnode_api::ModelDigest = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(printed, starling_mlnode::digest::folder_digest(Path::new(DEMO)).unwrap());
+    assert!(!program().arg("digest").arg("/nowhere").output().unwrap().status.success());
+}
+
+#[test]
+fn the_benchmark_prints_json_lines() {
+    let output =
+        program().args(["bench", DEMO, "--prompt", "20", "--tokens", "9", "--batch", "2"]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let lines: Vec<serde_json::Value> = String::from_utf8(output.stdout)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(lines.len(), 7);
+    assert!(lines.iter().all(|line| line["value"].as_f64().unwrap() > 0.0));
+}

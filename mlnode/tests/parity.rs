@@ -1,0 +1,124 @@
+//! The model's numbers against transformers, on random weights of several shapes.
+
+use safetensors::SafeTensors;
+use starling_mlnode::model::{Qwen3, Rows, SequenceKv};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// Largest difference of a logit.
+const TOLERANCE: f32 = 1e-3;
+
+fn python() -> PathBuf {
+    let default =
+        || Path::new(&std::env::var_os("HOME").unwrap_or_default()).join(".cache/starling/peers/bin/python");
+    let python = std::env::var_os("STARLING_PEERS_PYTHON").map_or_else(default, PathBuf::from);
+    assert!(
+        python.exists(),
+        "there is no Python with transformers at {}: run scripts/setup, or set STARLING_PEERS_PYTHON",
+        python.display()
+    );
+    python
+}
+
+fn write_references(out: &Path) -> Vec<String> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/parity/reference.py");
+    let output = Command::new(python()).arg(script).arg(out).env("HF_HUB_OFFLINE", "1").output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    serde_json::from_str(text.lines().last().unwrap()).unwrap()
+}
+
+struct Reference {
+    prompt: Vec<u32>,
+    logits: Vec<f32>,
+    greedy: Vec<u32>,
+}
+
+impl Reference {
+    fn read(folder: &Path) -> Self {
+        let bytes = std::fs::read(folder.join("reference.safetensors")).unwrap();
+        let tensors = SafeTensors::deserialize(&bytes).unwrap();
+        let tokens = |name: &str| {
+            let words = tensors.tensor(name).unwrap().data().chunks_exact(8);
+            words.map(|w| i64::from_le_bytes(w.try_into().unwrap()) as u32).collect()
+        };
+        let words = tensors.tensor("logits").unwrap().data().chunks_exact(4);
+        let logits = words.map(|w| f32::from_le_bytes(w.try_into().unwrap())).collect();
+        Self { prompt: tokens("prompt"), logits, greedy: tokens("greedy") }
+    }
+}
+
+/// Logits of the last `wanted` of these tokens.
+fn forward(model: &Qwen3, kv: &mut SequenceKv, tokens: &[u32], wanted: u32) -> Vec<f32> {
+    let logits = model.forward(&mut [Rows { kv, tokens, logits: wanted }]).unwrap();
+    let mut values = vec![0f32; logits.numel()];
+    logits.f_copy_data(&mut values, logits.numel()).unwrap();
+    values
+}
+
+fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+}
+
+fn best(logits: &[f32]) -> u32 {
+    (0u32..).zip(logits).max_by(|a, b| a.1.total_cmp(b.1)).unwrap().0
+}
+
+fn check(folder: &Path) {
+    let name = folder.file_name().unwrap().to_string_lossy().into_owned();
+    let reference = Reference::read(folder);
+    let model = Qwen3::load(folder).unwrap();
+    let (prompt, vocab) = (&reference.prompt, model.config().vocab_size as usize);
+    let capacity = (prompt.len() + reference.greedy.len()) as u32;
+
+    let mut kv = model.new_sequence(capacity).unwrap();
+    let whole = forward(&model, &mut kv, prompt, prompt.len() as u32);
+    let difference = largest_difference(&whole, &reference.logits);
+    println!("{name}: whole prompt {difference:e}");
+    assert!(difference < TOLERANCE, "{name}: {difference}");
+
+    // The same prompt in uneven chunks, with rows of another sequence beside it.
+    let mut kv = model.new_sequence(capacity).unwrap();
+    let mut other = model.new_sequence(capacity).unwrap();
+    let mut chunked = Vec::new();
+    for (tokens, beside) in prompt.chunks(23).zip(prompt.chunks(9)) {
+        let batch = &mut [
+            Rows { kv: &mut other, tokens: beside, logits: 1 },
+            Rows { kv: &mut kv, tokens, logits: tokens.len() as u32 },
+        ];
+        let logits = model.forward(batch).unwrap();
+        let mut values = vec![0f32; logits.numel()];
+        logits.f_copy_data(&mut values, logits.numel()).unwrap();
+        chunked.extend_from_slice(&values[vocab..]);
+    }
+    let difference = largest_difference(&chunked, &reference.logits);
+    println!("{name}: chunks {difference:e}");
+    assert!(difference < TOLERANCE, "{name}: {difference}");
+
+    // Greedy decoding from the cache.
+    let mut token = best(&chunked[chunked.len() - vocab..]);
+    let mut greedy = vec![token];
+    while greedy.len() < reference.greedy.len() {
+        token = best(&forward(&model, &mut kv, &[token], 1));
+        greedy.push(token);
+    }
+    assert_eq!(greedy, reference.greedy, "{name}");
+    assert_eq!(kv.len(), capacity - 1);
+    assert!(
+        model.forward(&mut [Rows { kv: &mut kv, tokens: &[0, 0], logits: 1 }]).is_err(),
+        "{name}: overfull"
+    );
+}
+
+#[test]
+fn logits_agree_with_transformers() {
+    let out = tempfile::tempdir().unwrap();
+    let names = write_references(out.path());
+    assert!(names.len() >= 6);
+    for name in names {
+        check(&out.path().join(name));
+    }
+}

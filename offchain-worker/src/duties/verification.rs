@@ -1,0 +1,497 @@
+//! Verification: check what other hosts executed, where the secret, a coverage window or a dispute says so.
+//!
+//! What is a duty is decided by the same functions and the same stored data as on chain. A check fetches transcript and
+//! prompt from the executor, replays them against what is on chain, and has an ML node of this host measure them.
+//! Checks run behind requests, a few at a time.
+
+use super::{with_sources, DutyError};
+use crate::context::{AgentContext, DutyHelpers, HelperError, Peers, Verifier, VerifyItem, VerifyOutcome};
+use starling_chain_client::{BlockTick, ChainView, DisputeStatus, Item, PlacedRecord};
+use starling_math::{clock, draw, duty};
+use starling_primitives::{
+    profile::Profile,
+    records::{Finished, InferenceRecord},
+    replay::{replay_with, Checks},
+    tape::tape_seed,
+    traits::{HostWeight, Round},
+    verdict::{Outcome, Verdict},
+    vrf::VrfInput,
+    AccountId, BlockNumber, EpochIndex, InferenceId, ProfileId, RequestId, H256, PPM,
+};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
+use tokio::task::JoinSet;
+
+/// Attempts to fetch a transcript before it counts as unavailable, whatever time has passed.
+const MIN_ATTEMPTS: u32 = 3;
+
+/// A finished inference of another host, as long as it may become a duty.
+#[derive(Clone, Debug)]
+struct Candidate {
+    request_id: RequestId,
+    executor: AccountId,
+    profile: ProfileId,
+}
+
+/// What decides the duties of one epoch.
+struct EpochDuties {
+    seed: H256,
+    /// This host's secret of the epoch.
+    secret: H256,
+    /// Weights by profile; frozen for the epoch.
+    juries: HashMap<ProfileId, Vec<HostWeight>>,
+    /// Finished inferences that were not drawn and whose coverage window has not closed.
+    uncovered: BTreeMap<u32, Candidate>,
+    /// Ends of the coverage windows that were looked at.
+    windows: BTreeSet<u32>,
+    /// Inferences that have this host's verdict, or that are no duty for good.
+    done: BTreeSet<u32>,
+    /// Schedule's time to serve a transcript.
+    patience: BlockNumber,
+}
+
+/// A check that is to be made.
+#[derive(Clone, Debug)]
+struct Job {
+    first_try: BlockNumber,
+    next_try: BlockNumber,
+    attempts: u32,
+    running: bool,
+    /// A claim waits for it: `Unavailable` need not wait.
+    demanded: bool,
+    /// `Unavailable` was said; a later success replaces it.
+    given_up: bool,
+}
+
+/// What a check came to.
+enum Checked {
+    /// A verdict.
+    Outcome(Outcome),
+    /// The executor does not serve it, for now.
+    NotServed(HelperError),
+    /// This host cannot check it, for now.
+    NotNow(String),
+    /// There is nothing to check.
+    Moot,
+}
+
+pub(super) struct Verification {
+    context: AgentContext,
+    helpers: DutyHelpers,
+    concurrency: usize,
+    tick: Option<BlockTick>,
+    epochs: BTreeMap<EpochIndex, EpochDuties>,
+    finished: Vec<PlacedRecord>,
+    demanded: Vec<InferenceId>,
+    jobs: BTreeMap<InferenceId, Job>,
+    running: JoinSet<(InferenceId, Result<Checked, DutyError>)>,
+    ended: Vec<(InferenceId, Result<Checked, DutyError>)>,
+}
+
+impl Verification {
+    pub(super) fn new(context: AgentContext, helpers: DutyHelpers, concurrency: usize) -> Self {
+        Self {
+            context,
+            helpers,
+            concurrency: concurrency.max(1),
+            tick: None,
+            epochs: BTreeMap::new(),
+            finished: Vec::new(),
+            demanded: Vec::new(),
+            jobs: BTreeMap::new(),
+            running: JoinSet::new(),
+            ended: Vec::new(),
+        }
+    }
+
+    /// Loads what decides the duties of the epochs that are open at this block.
+    pub(super) async fn enter(&mut self, view: &ChainView, tick: BlockTick) -> Result<(), DutyError> {
+        self.tick = Some(tick);
+        let first = tick.epoch.index.saturating_sub(1);
+        self.epochs.retain(|epoch, _| *epoch >= first);
+        self.jobs.retain(|id, _| id.epoch >= first);
+        for epoch in first..=tick.epoch.index {
+            if self.epochs.contains_key(&epoch) {
+                continue;
+            }
+            let Some(seed) = view.seed(Round::Epoch(epoch)).await? else { continue };
+            let (_, secret) = self.context.worker.vrf(&VrfInput::Duty(self.context.genesis, epoch, seed));
+            let mut done = BTreeSet::new();
+            for (index, outcome) in self.context.store.verified(epoch).await? {
+                // What was found before a crash may not have reached the outbox; to queue it twice does no harm.
+                self.submit(InferenceId { epoch, index }, outcome, tick).await?;
+                if outcome != Outcome::Unavailable {
+                    done.insert(index);
+                }
+            }
+            let duties = EpochDuties {
+                seed,
+                secret,
+                juries: HashMap::new(),
+                uncovered: BTreeMap::new(),
+                windows: BTreeSet::new(),
+                done,
+                patience: tick.epoch.schedule.expiry_blocks,
+            };
+            self.epochs.insert(epoch, duties);
+        }
+        Ok(())
+    }
+
+    /// Takes newly finished records; [`Self::on_block`] decides about them.
+    pub(super) fn consider(&mut self, finished: Vec<PlacedRecord>) {
+        let host = &self.context.host;
+        self.finished.extend(finished.into_iter().filter(|placed| placed.record.executor != *host));
+    }
+
+    /// Finds the duties of this block, and starts checks.
+    pub(super) async fn on_block(&mut self, view: &ChainView, tick: BlockTick) -> Result<(), DutyError> {
+        while let Some(placed) = self.finished.last() {
+            let (id, record) = (placed.id, placed.record.clone());
+            self.draw(view, id, &record).await?;
+            self.finished.pop();
+        }
+        for epoch in self.epochs.keys().copied().collect::<Vec<_>>() {
+            self.cover(view, epoch, tick).await?;
+            self.join_disputes(view, epoch, tick).await?;
+        }
+        self.take_demands();
+        self.start_jobs().await
+    }
+
+    /// A claim waits for this verdict.
+    pub(super) async fn demand(&mut self, id: InferenceId) -> Result<(), DutyError> {
+        self.demanded.push(id);
+        self.take_demands();
+        self.start_jobs().await
+    }
+
+    /// Turns demands into checks, once the first block is known.
+    fn take_demands(&mut self) {
+        let Some(tick) = self.tick else { return };
+        for id in std::mem::take(&mut self.demanded) {
+            if let Some(duties) = self.epochs.get_mut(&id.epoch) {
+                // The chain says that it is undone, whatever is remembered here.
+                duties.done.remove(&id.index);
+            }
+            let job = self.jobs.entry(id).or_insert_with(|| Job::new(tick.number));
+            job.demanded = true;
+            if !job.running {
+                job.next_try = tick.number;
+            }
+        }
+    }
+
+    /// Resolves when a check has ended; pends while none runs.
+    pub(super) async fn job_ended(&mut self) {
+        match self.running.join_next().await {
+            Some(Ok(ended)) => self.ended.push(ended),
+            Some(Err(error)) => {
+                tracing::error!(target: "duties::verification", %error, "a check has stopped")
+            }
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Takes the results of ended checks, and starts as many as there is room for.
+    pub(super) async fn start_jobs(&mut self) -> Result<(), DutyError> {
+        let Some(tick) = self.tick else { return Ok(()) };
+        while let Some((id, result)) = self.ended.pop() {
+            self.take_result(id, result, tick).await?;
+        }
+        let room = self.concurrency.saturating_sub(self.running.len());
+        let due: Vec<InferenceId> = self
+            .jobs
+            .iter()
+            .filter(|(_, job)| !job.running && job.next_try <= tick.number)
+            .map(|(id, _)| *id)
+            .take(room)
+            .collect();
+        for id in due {
+            let Some(duties) = self.epochs.get(&id.epoch) else { continue };
+            if let Some(job) = self.jobs.get_mut(&id) {
+                job.running = true;
+                job.attempts = job.attempts.saturating_add(1);
+            }
+            let check = Check {
+                context: self.context.clone(),
+                peers: self.helpers.peers.clone(),
+                verifier: self.helpers.verifier.clone(),
+                id,
+                epoch_seed: duties.seed,
+            };
+            self.running.spawn(async move { (id, check.run().await) });
+        }
+        Ok(())
+    }
+
+    fn add_job(&mut self, id: InferenceId, tick: BlockTick) {
+        if self.epochs.get(&id.epoch).is_some_and(|duties| !duties.done.contains(&id.index)) {
+            self.jobs.entry(id).or_insert_with(|| Job::new(tick.number));
+        }
+    }
+
+    /// The weights of a profile in an epoch.
+    async fn jury(
+        &mut self,
+        view: &ChainView,
+        epoch: EpochIndex,
+        profile: ProfileId,
+    ) -> Result<&[HostWeight], DutyError> {
+        let Some(duties) = self.epochs.get_mut(&epoch) else { return Ok(&[]) };
+        if let std::collections::hash_map::Entry::Vacant(entry) = duties.juries.entry(profile) {
+            entry.insert(view.weights_of_profile(epoch, profile).await?);
+        }
+        Ok(duties.juries.get(&profile).map(Vec::as_slice).unwrap_or_default())
+    }
+
+    /// Whether the secret draws this host for a newly finished inference.
+    async fn draw(
+        &mut self,
+        view: &ChainView,
+        id: InferenceId,
+        record: &InferenceRecord,
+    ) -> Result<(), DutyError> {
+        let host = self.context.host.clone();
+        let Some(tick) = self.tick else { return Ok(()) };
+        let jury = self.jury(view, id.epoch, record.profile).await?;
+        let Some(own) = member(jury, &host).map(|own| own.weight) else { return Ok(()) };
+        let executor = member(jury, &record.executor).cloned();
+        let total = draw::total(jury);
+        let reputation = executor.as_ref().map_or(0, |executor| executor.reputation);
+        let Some(duties) = self.epochs.get_mut(&id.epoch) else { return Ok(()) };
+        let drawn = duty::is_duty(
+            &duties.secret,
+            &record.request_id,
+            duty::target(reputation),
+            own,
+            total,
+            executor.map_or(0, |executor| executor.weight),
+        );
+        if drawn {
+            self.add_job(id, tick);
+        } else if reputation < PPM {
+            let (request_id, executor, profile) =
+                (record.request_id, record.executor.clone(), record.profile);
+            duties.uncovered.insert(id.index, Candidate { request_id, executor, profile });
+        }
+        Ok(())
+    }
+
+    /// Looks at the coverage windows that closed since.
+    async fn cover(&mut self, view: &ChainView, epoch: EpochIndex, tick: BlockTick) -> Result<(), DutyError> {
+        let marks = view.coverage_marks(epoch).await?;
+        for mark in marks {
+            let Some(duties) = self.epochs.get(&epoch) else { return Ok(()) };
+            if duties.windows.contains(&mark.end) {
+                continue;
+            }
+            let Some(seed) = view.seed(Round::Coverage(mark.seed_epoch, mark.seed_window)).await? else {
+                continue;
+            };
+            let indices: Vec<u32> =
+                duties.uncovered.range(mark.first..mark.end).map(|(index, _)| *index).collect();
+            for placed in view.inferences(epoch, &indices).await? {
+                let covered = placed.record.first_verdict_at.is_some_and(|at| at < mark.closed_at);
+                let candidate = self
+                    .epochs
+                    .get(&epoch)
+                    .and_then(|duties| duties.uncovered.get(&placed.id.index))
+                    .cloned();
+                let Some(candidate) = candidate.filter(|_| !covered) else { continue };
+                let jury = self.jury(view, epoch, candidate.profile).await?;
+                let assigned =
+                    draw::coverage_verifier(&seed, &candidate.request_id, jury, &candidate.executor);
+                if assigned.as_ref() == Some(&self.context.host) {
+                    self.add_job(placed.id, tick);
+                }
+            }
+            if let Some(duties) = self.epochs.get_mut(&epoch) {
+                duties.uncovered.retain(|index, _| !indices.contains(index));
+                duties.windows.insert(mark.end);
+            }
+        }
+        self.look_again(epoch);
+        Ok(())
+    }
+
+    /// A candidate may finish after its coverage window closed; then the next block looks at the windows again.
+    fn look_again(&mut self, epoch: EpochIndex) {
+        let Some(duties) = self.epochs.get_mut(&epoch) else { return };
+        let closed = duties.windows.last().copied().unwrap_or_default();
+        if duties.uncovered.range(..closed).next().is_some() {
+            duties.windows.clear();
+        }
+    }
+
+    /// Everybody who serves the profile looks at a disputed inference.
+    async fn join_disputes(
+        &mut self,
+        view: &ChainView,
+        epoch: EpochIndex,
+        tick: BlockTick,
+    ) -> Result<(), DutyError> {
+        let host = self.context.host.clone();
+        for (index, dispute) in view.disputes(epoch).await? {
+            let id = InferenceId { epoch, index };
+            let known = self.jobs.contains_key(&id)
+                || self.epochs.get(&epoch).is_none_or(|duties| duties.done.contains(&index));
+            if known || dispute.status != DisputeStatus::Open {
+                continue;
+            }
+            let Some(record) = view.inference(id).await? else { continue };
+            let serves = member(self.jury(view, epoch, record.profile).await?, &host).is_some();
+            if record.executor != host && serves {
+                tracing::info!(target: "duties::verification", epoch, index, "a dispute asks for this host's verdict");
+                self.add_job(id, tick);
+            }
+        }
+        Ok(())
+    }
+
+    async fn take_result(
+        &mut self,
+        id: InferenceId,
+        result: Result<Checked, DutyError>,
+        tick: BlockTick,
+    ) -> Result<(), DutyError> {
+        let Some(duties) = self.epochs.get_mut(&id.epoch) else { return Ok(()) };
+        let patience = duties.patience;
+        let Some(job) = self.jobs.get_mut(&id) else { return Ok(()) };
+        job.running = false;
+        let waited = tick.number.saturating_sub(job.first_try);
+        match result {
+            Ok(Checked::Outcome(outcome)) => {
+                // Durable before it is said: should the process die here, the next one says it.
+                self.context.store.put_verified(id, &outcome).await?;
+                duties.done.insert(id.index);
+                self.jobs.remove(&id);
+                self.submit(id, outcome, tick).await?;
+                tracing::info!(target: "duties::verification", epoch = id.epoch, index = id.index, ?outcome, "checked");
+            }
+            Ok(Checked::Moot) => {
+                duties.done.insert(id.index);
+                self.jobs.remove(&id);
+            }
+            Ok(Checked::NotServed(error)) => {
+                let out_of_time = waited >= patience || job.demanded;
+                let give_up = !job.given_up && job.attempts >= MIN_ATTEMPTS && out_of_time;
+                job.given_up |= give_up;
+                // After `Unavailable`, now and then: a measured verdict still replaces it.
+                let pause = if job.given_up { patience } else { 1 };
+                job.next_try = tick.number.saturating_add(pause.max(1));
+                if give_up {
+                    tracing::warn!(target: "duties::verification", epoch = id.epoch, index = id.index, %error, "the executor does not serve it");
+                    self.context.store.put_verified(id, &Outcome::Unavailable).await?;
+                    self.submit(id, Outcome::Unavailable, tick).await?;
+                }
+            }
+            Ok(Checked::NotNow(reason)) => {
+                job.next_try = tick.number.saturating_add(1);
+                tracing::debug!(target: "duties::verification", epoch = id.epoch, index = id.index, reason, "later");
+            }
+            Err(error) => {
+                job.next_try = tick.number.saturating_add(1);
+                tracing::debug!(target: "duties::verification", epoch = id.epoch, index = id.index, error = %with_sources(&error), "later");
+            }
+        }
+        Ok(())
+    }
+
+    async fn submit(&self, id: InferenceId, outcome: Outcome, tick: BlockTick) -> Result<(), DutyError> {
+        // Verdicts are taken until the epoch after the inference's ends.
+        let end = clock::epoch_end(&tick.epoch);
+        let deadline = match id.epoch < tick.epoch.index {
+            true => end.saturating_sub(1),
+            false => end.saturating_add(tick.epoch.schedule.epoch_blocks),
+        };
+        self.context.outbox.enqueue(&Item::Verdict(Verdict { inference: id, outcome }), deadline).await?;
+        Ok(())
+    }
+}
+
+impl Job {
+    fn new(now: BlockNumber) -> Self {
+        Self { first_try: now, next_try: now, attempts: 0, running: false, demanded: false, given_up: false }
+    }
+}
+
+fn member<'a>(jury: &'a [HostWeight], host: &AccountId) -> Option<&'a HostWeight> {
+    let position = jury.binary_search_by(|entry| entry.host.cmp(host)).ok()?;
+    jury.get(position)
+}
+
+/// One check of one inference.
+struct Check {
+    context: AgentContext,
+    peers: Arc<dyn Peers>,
+    verifier: Arc<dyn Verifier>,
+    id: InferenceId,
+    epoch_seed: H256,
+}
+
+impl Check {
+    async fn run(self) -> Result<Checked, DutyError> {
+        let view = self.context.chain.finalized()?;
+        let Some(record) = view.inference(self.id).await? else { return Ok(Checked::Moot) };
+        let Some(result) = record.result.clone() else { return Ok(Checked::Moot) };
+        let Some(profile) = view.profile(record.profile).await? else { return Ok(Checked::Moot) };
+        if !self.verifier.serves(record.profile).await {
+            return Ok(Checked::NotNow("no ML node has the profile loaded".into()));
+        }
+        let served = match self.peers.fetch_transcript(&record.executor, record.request_id).await {
+            Ok(served) => served,
+            Err(error) => return Ok(Checked::NotServed(error)),
+        };
+        let expected = Finished {
+            request_id: record.request_id,
+            response_hash: result.response_hash,
+            transcript_root: result.transcript_root,
+            prompt_tokens: result.prompt_tokens,
+            completion_tokens: result.completion_tokens,
+        };
+        let tape_seed = tape_seed(&self.epoch_seed, &record.request_id);
+        let item =
+            VerifyItem { transcript: served.transcript, prompt_tokens: served.prompt_tokens, tape_seed };
+        if let Err(error) = replayed(&item, &expected, &profile, record.profile) {
+            tracing::warn!(target: "duties::verification", epoch = self.id.epoch, index = self.id.index, executor = %record.executor, error, "the transcript does not replay");
+            return Ok(Checked::Outcome(Outcome::ReplayFailed));
+        }
+        measure(&*self.verifier, record.profile, item).await
+    }
+}
+
+/// Everything that can be said without a model. A re-hashed prompt, the tokens' count, every window, every draw.
+fn replayed(item: &VerifyItem, expected: &Finished, profile: &Profile, id: ProfileId) -> Result<(), String> {
+    if item.transcript.header.profile != id {
+        return Err("the header names another profile".into());
+    }
+    let checks = Checks {
+        prompt: Some(&item.prompt_tokens),
+        vocab_size: Some(profile.vocab_size),
+        top_k: Some(profile.top_k),
+    };
+    replay_with(&item.transcript, &item.tape_seed, expected, &checks)
+        .map(drop)
+        .map_err(|error| with_sources(&error))
+}
+
+async fn measure(
+    verifier: &dyn Verifier,
+    profile: ProfileId,
+    item: VerifyItem,
+) -> Result<Checked, DutyError> {
+    match verifier.verify(profile, vec![item]).await {
+        Ok(outcomes) => Ok(match outcomes.into_iter().next() {
+            Some(VerifyOutcome::Measured(figures)) => Checked::Outcome(Outcome::Measured(figures)),
+            Some(VerifyOutcome::ReplayFailed(reason)) => {
+                // Two replays of the same bytes cannot disagree; the node is not what it should be.
+                Checked::NotNow(format!("the ML node's replay disagrees: {reason}"))
+            }
+            None => Checked::NotNow("the ML node gave no answer".into()),
+        }),
+        Err(error) => Ok(Checked::NotNow(error.to_string())),
+    }
+}

@@ -1,0 +1,84 @@
+//! The session manager: decides who is an authority of a coming session, and with which weight.
+
+use crate::{pallet::*, Clock, Hosts, Weights};
+use alloc::vec::Vec;
+use core::cmp::Reverse;
+use frame_support::traits::Get;
+use pallet_session::historical;
+use sp_staking::SessionIndex;
+use starling_math::weights;
+use starling_primitives::AccountId;
+
+impl<T: Config> Pallet<T> {
+    /// Hosts that qualify now, sorted by account: a share of the current epoch's weight that is large enough, session
+    /// keys, and no conviction.
+    fn qualified() -> Plan<T> {
+        let epoch = T::Clock::epoch();
+        let hosts = T::Weights::hosts(epoch.index);
+        let mut chosen = weights::authorities(&hosts, epoch.schedule.min_authority_share);
+        chosen.retain(|(host, weight)| {
+            *weight > 0 && Self::is_live(host) && pallet_session::NextKeys::<T>::contains_key(host)
+        });
+        // The sort is stable and the accounts differ, so the choice is the same everywhere.
+        chosen.sort_by(|a, b| (Reverse(a.1), &a.0).cmp(&(Reverse(b.1), &b.0)));
+        let mut plan = Plan::<T>::truncate_from(chosen);
+        plan.sort();
+        plan
+    }
+
+    fn is_live(host: &AccountId) -> bool {
+        let worker = T::Hosts::worker_of(host);
+        worker.and_then(|worker| T::Hosts::host_of(&worker)).as_ref() == Some(host)
+    }
+}
+
+impl<T: Config> pallet_session::SessionManager<AccountId> for Pallet<T> {
+    /// Plans a session. `None` when nobody qualifies: the session pallet then keeps the set it has, and its weights are
+    /// carried over.
+    fn new_session(session: SessionIndex) -> Option<Vec<AccountId>> {
+        let plan = Self::qualified();
+        if plan.is_empty() {
+            let kept = Planned::<T>::get(session.saturating_sub(1));
+            if !kept.is_empty() {
+                Planned::<T>::insert(session, kept);
+            }
+            Self::deposit_event(Event::SetKept { session });
+            return None;
+        }
+        let accounts: Vec<_> = plan.iter().map(|(account, _)| account.clone()).collect();
+        let total = plan.iter().fold(0u64, |total, (_, weight)| total.saturating_add(*weight));
+        let authorities = u32::try_from(plan.len()).unwrap_or(u32::MAX);
+        Planned::<T>::insert(session, plan);
+        Self::deposit_event(Event::SessionPlanned { session, authorities, total });
+        Some(accounts)
+    }
+
+    /// The session pallet takes the keys of its genesis.
+    fn new_session_genesis(_: SessionIndex) -> Option<Vec<AccountId>> {
+        None
+    }
+
+    fn end_session(session: SessionIndex) {
+        Planned::<T>::remove(session);
+        historical::Pallet::<T>::prune_up_to(session.saturating_sub(T::KeptSessions::get()));
+    }
+
+    fn start_session(_: SessionIndex) {}
+}
+
+impl<T: Config> historical::SessionManager<AccountId, ()> for Pallet<T> {
+    fn new_session(session: SessionIndex) -> Option<Vec<(AccountId, ())>> {
+        let accounts = <Self as pallet_session::SessionManager<_>>::new_session(session)?;
+        Some(accounts.into_iter().map(|account| (account, ())).collect())
+    }
+
+    fn new_session_genesis(_: SessionIndex) -> Option<Vec<(AccountId, ())>> {
+        None
+    }
+
+    fn end_session(session: SessionIndex) {
+        <Self as pallet_session::SessionManager<_>>::end_session(session);
+    }
+
+    fn start_session(_: SessionIndex) {}
+}

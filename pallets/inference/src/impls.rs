@@ -1,0 +1,98 @@
+//! Who may call, and what other pallets ask of this one.
+
+use crate::{types::Refusal, Config, Counts, Error, Event, Inferences, Pallet};
+use frame_support::defensive;
+use frame_system::pallet_prelude::OriginFor;
+use sp_runtime::{traits::UniqueSaturatedInto, DispatchError};
+use starling_primitives::{
+    records::{InferenceRecord, InferenceState},
+    traits::{EpochHooks, Hosts, Inferences as InferencesApi, Pots},
+    AccountId, Balance, BlockNumber, EpochIndex, InferenceId, RequestId,
+};
+
+impl<T: Config> Pallet<T> {
+    pub(crate) fn now() -> BlockNumber {
+        frame_system::Pallet::<T>::block_number().unique_saturated_into()
+    }
+
+    /// The host whose worker key signed.
+    pub(crate) fn ensure_worker(origin: OriginFor<T>) -> Result<AccountId, DispatchError> {
+        let worker = frame_system::ensure_signed(origin)?;
+        T::Hosts::host_of(&worker).ok_or_else(|| Error::<T>::NotAWorker.into())
+    }
+
+    /// Whether the call is signed by the worker key of a registered host, and so free of fees.
+    pub(crate) fn is_worker(origin: &OriginFor<T>) -> bool {
+        Self::ensure_worker(origin.clone()).is_ok()
+    }
+
+    pub(crate) fn refuse(request_id: RequestId, reason: Refusal) {
+        Self::deposit_event(Event::RecordRefused { request_id, reason });
+    }
+
+    /// What a settled dispute gives back: from fees that still wait here, then from the pot or the host's bond.
+    fn refund_price(id: InferenceId, record: &InferenceRecord) -> Balance {
+        let pending = Self::take_pending(id.epoch, &record.executor, record.amount);
+        let rest = record.amount.saturating_sub(pending);
+        if rest == 0 {
+            return pending;
+        }
+        let given = T::Pots::refund(id.epoch, &record.executor, rest, &Self::account_id());
+        pending.saturating_add(given.min(rest))
+    }
+}
+
+impl<T: Config> InferencesApi for Pallet<T> {
+    fn count(epoch: EpochIndex) -> u32 {
+        Counts::<T>::get(epoch)
+    }
+
+    fn record(id: InferenceId) -> Option<InferenceRecord> {
+        Inferences::<T>::get(id.epoch, id.index)
+    }
+
+    fn note_verdict(id: InferenceId, at: BlockNumber) {
+        if let Some(mut record) = Inferences::<T>::get(id.epoch, id.index) {
+            if record.first_verdict_at.is_none() {
+                record.first_verdict_at = Some(at);
+                Inferences::<T>::insert(id.epoch, id.index, record);
+            }
+        }
+    }
+
+    fn dispute(id: InferenceId) {
+        let Some(mut record) = Inferences::<T>::get(id.epoch, id.index) else { return };
+        if matches!(record.state, InferenceState::Finished | InferenceState::Delivered) {
+            record.state = InferenceState::Disputed;
+            Inferences::<T>::insert(id.epoch, id.index, record);
+            Self::deposit_event(Event::Disputed { id });
+        }
+    }
+
+    fn settle_dispute(id: InferenceId, valid: bool) {
+        let Some(mut record) = Inferences::<T>::get(id.epoch, id.index) else { return };
+        if record.state != InferenceState::Disputed {
+            defensive!("only a disputed inference is settled");
+            return;
+        }
+        let refunded = if valid { 0 } else { Self::refund_price(id, &record) };
+        if valid {
+            record.state = InferenceState::Valid;
+        } else {
+            Self::credit(&record, refunded);
+            record.state = InferenceState::Invalid;
+            record.amount = 0;
+        }
+        Inferences::<T>::insert(id.epoch, id.index, record);
+        Self::deposit_event(Event::Settled { id, valid, refunded });
+    }
+}
+
+impl<T: Config> EpochHooks for Pallet<T> {
+    /// The ended epoch's pot has its emission by now, so it can take whatever waited for it.
+    fn on_claims_open(epoch: EpochIndex) {
+        if let Some(ended) = epoch.checked_sub(1) {
+            Self::flush_pending(ended);
+        }
+    }
+}

@@ -1,0 +1,6 @@
+mod conservation;
+mod deposits;
+mod finishing;
+mod pruning;
+mod settling;
+mod starting;

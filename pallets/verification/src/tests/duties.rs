@@ -1,0 +1,139 @@
+use crate::{mock::*, CoverageMarks};
+use starling_math::{draw, duty};
+use starling_primitives::{
+    hashing::hash_of,
+    schedule::Schedule,
+    traits::{Beacon, Duties, Round, Weights},
+    InferenceId, H256, PPM,
+};
+
+fn secret(id: u8) -> H256 {
+    hash_of(b"secret", &id)
+}
+
+fn undone(epoch: u32, id: u8, sample: &[u32]) -> Vec<u32> {
+    <Verification as Duties>::undone(epoch, &host(id), &secret(id), sample)
+}
+
+/// Whether the duty secret draws this host, computed from the weights by hand.
+fn drawn(verifier: u8, executor: u8, id: InferenceId, reputation: u32) -> bool {
+    let target = duty::target(reputation);
+    let (weight, of_executor) = (10 * u64::from(verifier), 10 * u64::from(executor));
+    duty::is_duty(&secret(verifier), &request_id(id), target, weight, 100, of_executor)
+}
+
+/// First inference of host 1 that the duty secret does, or does not, draw for a host.
+fn drawn_for(verifier: u8, wanted: bool) -> InferenceId {
+    loop {
+        let id = finished(1);
+        if drawn(verifier, 1, id, 0) == wanted {
+            return id;
+        }
+    }
+}
+
+#[test]
+fn drawn_inferences_are_duties_until_done() {
+    build_and_execute(|| {
+        let ids: Vec<_> = (0..60).map(|_| finished(1)).collect();
+        let all: Vec<u32> = (0..60).collect();
+        for verifier in 2..=4 {
+            let expected: Vec<u32> =
+                ids.iter().filter(|id| drawn(verifier, 1, **id, 0)).map(|id| id.index).collect();
+            assert!(!expected.is_empty() && expected.len() < 60);
+            assert_eq!(undone(1, verifier, &all), expected);
+            assert_eq!(undone(1, verifier, &expected[1..]), expected[1..], "only the sample is asked for");
+            let first = InferenceId { epoch: 1, index: expected[0] };
+            submit(verifier, first, good());
+            assert_eq!(undone(1, verifier, &all), expected[1..]);
+        }
+        assert!(undone(1, 1, &all).is_empty(), "nobody verifies its own work");
+        assert!(undone(1, 5, &all).is_empty(), "nor somebody without weight for the profile");
+        assert!(undone(1, 2, &[99]).is_empty(), "nor what does not exist");
+    });
+}
+
+#[test]
+fn only_finished_inferences_are_duties() {
+    build_and_execute(|| {
+        let mut id = started(1);
+        while !drawn(4, 1, id, 0) {
+            id = started(1);
+        }
+        assert!(undone(1, 4, &[id.index]).is_empty());
+        finish(id);
+        assert_eq!(undone(1, 4, &[id.index]), [id.index]);
+    });
+}
+
+#[test]
+fn the_target_follows_the_executors_frozen_reputation() {
+    build_and_execute(|| {
+        FrozenReputation::set([(host(1), PPM)].into());
+        let ids: Vec<_> = (0..300).map(|_| finished(1)).collect();
+        let all: Vec<u32> = (0..300).collect();
+        let expected: Vec<u32> = ids.iter().filter(|id| drawn(4, 1, **id, PPM)).map(|id| id.index).collect();
+        assert_eq!(undone(1, 4, &all), expected);
+        assert!(expected.len() < 12, "about 1.3 of 300 are expected");
+    });
+}
+
+#[test]
+fn what_nobody_verified_in_time_is_assigned_to_exactly_one() {
+    build_and_execute(|| {
+        let id = drawn_for(2, false);
+        let index = id.index;
+        run_to(1 + 2 * Schedule::TEST.coverage_blocks);
+        assert!(CoverageMarks::<Test>::contains_key(1, 2));
+        let seed = Mock::seed(Round::Coverage(1, 1)).unwrap();
+        let hosts = Mock::of_profile(1, PROFILE);
+        let assigned = draw::coverage_verifier(&seed, &request_id(id), &hosts, &host(1)).unwrap();
+        for verifier in 2..=4 {
+            let expected = host(verifier) == assigned || drawn(verifier, 1, id, 0);
+            assert_eq!(!undone(1, verifier, &[index]).is_empty(), expected);
+        }
+        let assigned = (2..=4).find(|id| host(*id) == assigned).unwrap();
+        submit(assigned, id, good());
+        assert!(undone(1, assigned, &[index]).is_empty());
+        // A verdict after the close relieves nobody else of a drawn duty.
+        for verifier in (2..=4).filter(|id| *id != assigned) {
+            assert_eq!(!undone(1, verifier, &[index]).is_empty(), drawn(verifier, 1, id, 0));
+        }
+    });
+}
+
+#[test]
+fn what_was_verified_in_time_or_is_trusted_is_not_assigned() {
+    build_and_execute(|| {
+        FrozenReputation::set([(host(2), PPM)].into());
+        let trusted: Vec<_> = (0..20).map(|_| finished(2)).collect();
+        let in_time: Vec<_> = (0..20).map(|_| finished(1)).collect();
+        run_to(2 * Schedule::TEST.coverage_blocks);
+        in_time.iter().for_each(|id| submit(4, *id, good()));
+        run_to(1 + 2 * Schedule::TEST.coverage_blocks);
+        let all: Vec<u32> = (0..40).collect();
+        for verifier in [1, 3] {
+            let due = |id: &&InferenceId| {
+                let (executor, reputation) = if id.index < 20 { (2, PPM) } else { (1, 0) };
+                executor != verifier && drawn(verifier, executor, **id, reputation)
+            };
+            let expected: Vec<u32> = trusted.iter().chain(&in_time).filter(due).map(|id| id.index).collect();
+            assert_eq!(undone(1, verifier, &all), expected);
+        }
+    });
+}
+
+#[test]
+fn a_disputed_inference_is_everybodys_duty() {
+    build_and_execute(|| {
+        let id = drawn_for(3, false);
+        assert!(undone(1, 3, &[id.index]).is_empty());
+        submit(2, id, bad());
+        assert_eq!(undone(1, 3, &[id.index]), [id.index]);
+        assert_eq!(undone(1, 4, &[id.index]), [id.index]);
+        assert!(undone(1, 2, &[id.index]).is_empty());
+        assert!(undone(1, 5, &[id.index]).is_empty());
+        submit(3, id, good());
+        assert!(undone(1, 3, &[id.index]).is_empty());
+    });
+}

@@ -1,0 +1,6 @@
+mod coverage;
+mod disputes;
+mod duties;
+mod random;
+mod reputation;
+mod verdicts;

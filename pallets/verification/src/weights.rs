@@ -1,0 +1,42 @@
+//! What calls and hooks cost: explicit estimates of computation plus database accesses.
+
+use crate::Config;
+use frame_support::{traits::Get, weights::Weight};
+
+/// Judging, counting, two events.
+const VERDICT_REF_TIME: u64 = 20_000_000;
+
+/// `submit_verdicts`: clock, host, profiles and weights once; record, verdict, votes and dispute of each item are read,
+/// verdict, votes and record written, and for the few that open or decide a dispute also dispute, queue, host,
+/// reputation, conviction and the refund's accounts.
+pub fn submit_verdicts<T: Config>(taken: u32, refused: u32, disputes: u32) -> Weight {
+    let db = T::DbWeight::get();
+    Weight::from_parts(40_000_000, 0)
+        .saturating_add(db.reads(8))
+        .saturating_add(
+            Weight::from_parts(VERDICT_REF_TIME, 0).saturating_mul(taken.saturating_add(refused).into()),
+        )
+        .saturating_add(db.reads_writes(4, 3).saturating_mul(taken.into()))
+        .saturating_add(db.reads(4).saturating_mul(refused.into()))
+        .saturating_add(settlement::<T>().saturating_mul(disputes.into()))
+}
+
+/// Opening or closing one dispute.
+pub fn settlement<T: Config>() -> Weight {
+    Weight::from_parts(60_000_000, 0).saturating_add(T::DbWeight::get().reads_writes(10, 12))
+}
+
+/// Looking for disputes that are out of time.
+pub fn dispute_check<T: Config>() -> Weight {
+    Weight::from_parts(5_000_000, 0).saturating_add(T::DbWeight::get().reads(6))
+}
+
+/// Looking for something to prune.
+pub fn prune_check<T: Config>() -> Weight {
+    Weight::from_parts(10_000_000, 0).saturating_add(T::DbWeight::get().reads_writes(3, 1))
+}
+
+/// Removing one entry.
+pub fn prune_step<T: Config>() -> Weight {
+    Weight::from_parts(2_000_000, 0).saturating_add(T::DbWeight::get().reads_writes(1, 1))
+}

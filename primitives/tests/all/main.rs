@@ -1,0 +1,9 @@
+//! Tests of the primitives from outside, in one binary.
+
+mod codec;
+mod common;
+mod golden;
+mod merkle_vrf;
+mod replay;
+mod sampler;
+mod tape;

@@ -1,0 +1,128 @@
+//! Starling's own pallets. They know each other's traits only; here they meet.
+
+use crate::*;
+use codec::Encode;
+use frame_support::{
+    parameter_types,
+    traits::{ConstU32, Get},
+    weights::Weight,
+    PalletId,
+};
+use sp_consensus_babe::digests::CompatibleDigestItem;
+use sp_core::H256;
+
+/// Held while an account is a host.
+pub const BOND: Balance = 1_000 * TOKEN;
+/// Hosts that can have weight in an epoch at most.
+const MAX_HOSTS: u32 = 1_024;
+/// Items that each pallet prunes in a block at most.
+const PRUNED_PER_BLOCK: u32 = 200;
+
+parameter_types! {
+    pub const Bond: Balance = BOND;
+    /// Pays for an entry of the ledger.
+    pub const MinDeposit: Balance = TOKEN / 10;
+    pub const DepositPallet: PalletId = PalletId(*b"strl/dep");
+    pub const PotPallet: PalletId = PalletId(*b"strl/pot");
+    /// The weights of a full network are computed within a quarter of a block.
+    pub const BoundaryWeight: Weight = configs::MAXIMUM_BLOCK_WEIGHT.saturating_div(4).set_proof_size(0);
+}
+
+impl pallet_epochs::Config for Runtime {
+    type Hooks = hooks::Boundaries;
+    type BoundaryWeight = BoundaryWeight;
+    type WeightInfo = pallet_epochs::weights::SubstrateWeight<Runtime>;
+}
+
+impl pallet_profiles::Config for Runtime {
+    type Clock = Epochs;
+    type MaxProfiles = ConstU32<1_024>;
+    type WeightInfo = pallet_profiles::weights::SubstrateWeight<Runtime>;
+}
+
+impl pallet_hosts::Config for Runtime {
+    type Currency = Balances;
+    type RuntimeHoldReason = RuntimeHoldReason;
+    type Clock = Epochs;
+    type Profiles = Profiles;
+    type Weights = Sprint;
+    type Bond = Bond;
+    type AnnounceInterval = ConstU32<5>;
+    type WeightInfo = pallet_hosts::weights::SubstrateWeight<Runtime>;
+}
+
+/// Hash of the VRF output of this block's author, read from the header.
+///
+/// BABE's own storage still holds the previous block's while a block begins; with that, the author of the last block that
+/// takes commitments would know the challenge while it decides what to include.
+#[derive(Debug)]
+pub struct AuthorRandomness;
+
+impl Get<Option<H256>> for AuthorRandomness {
+    fn get() -> Option<H256> {
+        let pre_digest = System::digest().logs().iter().find_map(CompatibleDigestItem::as_babe_pre_digest)?;
+        let output = pre_digest.vrf_signature()?.pre_output.encode();
+        Some(H256(sp_io::hashing::blake2_256(&output)))
+    }
+}
+
+impl pallet_beacon::Config for Runtime {
+    type Clock = Epochs;
+    type Hosts = Hosts;
+    type Weights = Sprint;
+    type BlockRandomness = AuthorRandomness;
+    type MaxContributions = ConstU32<MAX_HOSTS>;
+    type MaxPrunedPerBlock = ConstU32<PRUNED_PER_BLOCK>;
+}
+
+impl pallet_sprint::Config for Runtime {
+    type Clock = Epochs;
+    type Beacon = Beacon;
+    type Hosts = Hosts;
+    type Profiles = Profiles;
+    type Reputation = Verification;
+    type MaxHosts = ConstU32<MAX_HOSTS>;
+    type MaxCommitments = ConstU32<MAX_HOSTS>;
+    // Commitments times voters is what the first block of an epoch reads at most.
+    type MaxVoters = ConstU32<32>;
+    type MaxPrunedPerBlock = ConstU32<PRUNED_PER_BLOCK>;
+}
+
+impl pallet_inference::Config for Runtime {
+    type Currency = Balances;
+    type Clock = Epochs;
+    type Beacon = Beacon;
+    type Hosts = Hosts;
+    type Profiles = Profiles;
+    type Weights = Sprint;
+    type Reputation = Verification;
+    type Pots = Rewards;
+    type PalletId = DepositPallet;
+    type MinDeposit = MinDeposit;
+    type MaxDelegations = ConstU32<64>;
+    type MaxPrunedPerBlock = ConstU32<PRUNED_PER_BLOCK>;
+}
+
+impl pallet_verification::Config for Runtime {
+    type Clock = Epochs;
+    type Beacon = Beacon;
+    type Hosts = Hosts;
+    type Profiles = Profiles;
+    type Weights = Sprint;
+    type Inferences = Inference;
+    type MaxClosedPerBlock = ConstU32<50>;
+    type MaxPrunedPerBlock = ConstU32<PRUNED_PER_BLOCK>;
+}
+
+impl pallet_rewards::Config for Runtime {
+    type Currency = Balances;
+    type Clock = Epochs;
+    type Beacon = Beacon;
+    type Hosts = Hosts;
+    type Weights = Sprint;
+    type Reputation = Verification;
+    type Duties = Verification;
+    type Inferences = Inference;
+    type PalletId = PotPallet;
+    type MaxPrunedPerBlock = ConstU32<PRUNED_PER_BLOCK>;
+}

@@ -1,0 +1,41 @@
+//! Where things are: the checkout, the binaries, the Python environment.
+
+use anyhow::{bail, Context, Result};
+use std::path::{Path, PathBuf};
+
+/// Root of the checkout.
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_path_buf).unwrap_or_default()
+}
+
+/// A program of the workspace, built into the same folder as the running one.
+pub fn binary(name: &str) -> Result<PathBuf> {
+    let current = std::env::current_exe().context("path of this program")?;
+    // Tests run from `deps/`, programs from its parent.
+    let folder =
+        current.ancestors().skip(1).find(|folder| !folder.ends_with("deps")).context("target folder")?;
+    let path = folder.join(name);
+    if !path.is_file() {
+        bail!("{} does not exist; build it first: cargo build --workspace --all-targets", path.display());
+    }
+    Ok(path)
+}
+
+/// Interpreter of the environment that `scripts/setup --tests` makes.
+pub fn python() -> Result<PathBuf> {
+    let path = root().join(".tools/peers/bin/python");
+    if !path.is_file() {
+        bail!("{} does not exist; run scripts/setup --tests", path.display());
+    }
+    Ok(path)
+}
+
+/// Folder with the stock clients (npm packages and scripts).
+pub fn clients() -> PathBuf {
+    root().join("tests/clients")
+}
+
+/// Folder of the demo model.
+pub fn demo_model() -> PathBuf {
+    root().join("mlnode/demo-model")
+}
