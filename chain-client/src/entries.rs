@@ -129,6 +129,8 @@ macro_rules! entries {
 entries! {
     /// The epoch clock.
     EPOCH = "Epochs"."Current": () => EpochState;
+    /// Milliseconds of a slot: what a block takes when none is missed.
+    SLOT_DURATION = "Epochs"."SlotDuration": () => u64;
     /// The clock of the epoch before, as it was when that ended.
     PREVIOUS_EPOCH = "Epochs"."Previous": () => EpochState;
     /// Registered hosts.

@@ -25,6 +25,9 @@ use std::{
 };
 use tokio::sync::watch;
 
+/// Milliseconds of a slot, unless a test says otherwise.
+const SLOT_DURATION_MS: u64 = 6_000;
+
 /// Storage of a block, by place and encoded key parts.
 pub type State = BTreeMap<(Place, Vec<Vec<u8>>), Vec<u8>>;
 
@@ -118,6 +121,7 @@ impl FakeChain {
         let epoch = EpochState { index: 0, start: 0, extension: 0, sprint_cancelled: false, schedule };
         let mut state = State::new();
         state.insert((entries::EPOCH.place, Vec::new()), epoch.encode());
+        state.insert((entries::SLOT_DURATION.place, Vec::new()), SLOT_DURATION_MS.encode());
         let hash = H256::repeat_byte(0xee);
         let genesis = FakeBlock {
             hash,

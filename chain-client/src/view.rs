@@ -16,7 +16,7 @@ use starling_primitives::{
     traits::{HostWeight, Round},
     AccountId, Balance, EpochIndex, InferenceId, Ppm, ProfileId, RequestId, H256,
 };
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 /// Keys that one request to the node carries at most.
 const FETCH_CHUNK: usize = 512;
@@ -89,6 +89,12 @@ impl ChainView {
     /// The clock of the epoch before, as it was when that ended.
     pub async fn previous_epoch(&self) -> Result<Option<EpochState>, ChainError> {
         self.get(&entries::PREVIOUS_EPOCH, ()).await
+    }
+
+    /// What a block takes when no slot is missed.
+    pub async fn slot_duration(&self) -> Result<Duration, ChainError> {
+        let slot = self.get(&entries::SLOT_DURATION, ()).await?;
+        required(&entries::SLOT_DURATION, slot).map(Duration::from_millis)
     }
 
     /// A seed, once it is final and as long as it is kept.

@@ -148,3 +148,154 @@ fn decode<T: Decode>(what: &str, hex_text: &str) -> Result<T> {
     }
     Ok(value)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use codec::Encode;
+    use starling_chain_client::Keypair;
+    use starling_primitives::{
+        receipt::Receipt,
+        records::{response_hash, Finished},
+        request::{prompt_hash, SamplingParams},
+        sampler::sample,
+        transcript::{Candidate, TokenRecord, TranscriptBuilder},
+    };
+
+    const PROMPT: [u32; 3] = [4, 5, 6];
+    const TOKENS: u32 = 40;
+
+    fn genesis() -> H256 {
+        H256::repeat_byte(0xee)
+    }
+
+    /// An answer as an honest executor signs it, with every record changed by `change` before it is committed to.
+    fn receipt_of(change: impl Fn(&mut TokenRecord)) -> SavedReceipt {
+        let header = RequestHeader {
+            profile: 0,
+            prompt_hash: prompt_hash(&PROMPT),
+            sampling: SamplingParams { temperature_milli: 900, ..SamplingParams::GREEDY },
+            max_tokens: TOKENS,
+            nonce: [7; 32],
+        };
+        let epoch_seed = H256::repeat_byte(3);
+        let tape = tape_seed(&epoch_seed, &header.id());
+        let mut builder = TranscriptBuilder::new(header.clone());
+        for position in 0..TOKENS {
+            let candidates =
+                vec![Candidate { token: position, q: 60 }, Candidate { token: position + 1, q: 120 }];
+            let chosen = sample(&tape, position, &candidates, &header.sampling).unwrap() as u8;
+            let mut record = TokenRecord { candidates, chosen };
+            change(&mut record);
+            builder.push(record);
+        }
+        let (transcript, _) = builder.finish();
+        let tokens = transcript.tokens().unwrap();
+        let finished = Finished {
+            request_id: header.id(),
+            response_hash: response_hash(&tokens),
+            transcript_root: transcript.root(),
+            prompt_tokens: PROMPT.len() as u32,
+            completion_tokens: TOKENS,
+        };
+        let receipt = Receipt { epoch: 5, epoch_seed, executor: AccountId::new([2; 32]), finished };
+        let worker = Keypair::from_suri("//Bob//worker").unwrap();
+        let signature = worker.sign(receipt.signing_hash(&genesis()).as_bytes());
+        let signed = SignedReceipt { receipt, worker: worker.public(), signature };
+        SavedReceipt {
+            genesis: genesis(),
+            model: "demo".into(),
+            gateway: AccountId::new([1; 32]),
+            proof: Tail {
+                request_id: header.id(),
+                receipt: hex::encode(signed.encode()),
+                header: hex::encode(header.encode()),
+                transcript: hex::encode(transcript.encode()),
+                prompt_tokens: PROMPT.to_vec(),
+            },
+            answer: "forty tokens".into(),
+        }
+    }
+
+    fn honest() -> SavedReceipt {
+        receipt_of(|_| {})
+    }
+
+    fn error_of(receipt: &SavedReceipt) -> String {
+        format!("{:#}", receipt.check().unwrap_err())
+    }
+
+    #[test]
+    fn an_honest_answer_passes_and_survives_the_disk() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = honest().save(folder.path()).unwrap();
+        let loaded = SavedReceipt::load(&path).unwrap();
+        assert_eq!(loaded, honest());
+        let checked = loaded.check().unwrap();
+        assert_eq!(checked.tokens, TOKENS as usize);
+        assert!(checked.to_string().contains("40 tokens, each the sampler's own choice"));
+    }
+
+    #[test]
+    fn a_choice_that_is_not_the_samplers_is_seen_though_everything_is_signed() {
+        let dressed_up = receipt_of(|record| record.chosen = 1 - record.chosen);
+        assert!(error_of(&dressed_up).contains("does not replay"), "{}", error_of(&dressed_up));
+    }
+
+    #[test]
+    fn every_changed_byte_of_the_signed_receipt_is_seen() {
+        let receipt = honest();
+        let bytes = hex::decode(&receipt.proof.receipt).unwrap();
+        for place in 0..bytes.len() {
+            let mut changed = bytes.clone();
+            changed[place] ^= 1;
+            let proof = Tail { receipt: hex::encode(changed), ..receipt.proof.clone() };
+            assert!(SavedReceipt { proof, ..receipt.clone() }.check().is_err(), "byte {place}");
+        }
+    }
+
+    #[test]
+    fn every_changed_byte_of_header_and_transcript_is_seen() {
+        let receipt = honest();
+        let flipped = |text: &str, place: usize| {
+            let mut bytes = hex::decode(text).unwrap();
+            bytes[place] ^= 1;
+            hex::encode(bytes)
+        };
+        for place in 0..receipt.proof.header.len() / 2 {
+            let header = flipped(&receipt.proof.header, place);
+            let proof = Tail { header, ..receipt.proof.clone() };
+            assert!(SavedReceipt { proof, ..receipt.clone() }.check().is_err(), "header byte {place}");
+        }
+        for place in 0..receipt.proof.transcript.len() / 2 {
+            let transcript = flipped(&receipt.proof.transcript, place);
+            let proof = Tail { transcript, ..receipt.proof.clone() };
+            assert!(SavedReceipt { proof, ..receipt.clone() }.check().is_err(), "transcript byte {place}");
+        }
+    }
+
+    #[test]
+    fn another_prompt_chain_or_request_is_seen() {
+        let receipt = honest();
+        let other_prompt = Tail { prompt_tokens: vec![4, 5, 7], ..receipt.proof.clone() };
+        assert!(error_of(&SavedReceipt { proof: other_prompt, ..receipt.clone() }).contains("replay"));
+        let other_chain = SavedReceipt { genesis: H256::zero(), ..receipt.clone() };
+        assert!(error_of(&other_chain).contains("signature"));
+        let other_request = Tail { request_id: H256::zero(), ..receipt.proof.clone() };
+        assert!(error_of(&SavedReceipt { proof: other_request, ..receipt.clone() })
+            .contains("different requests"));
+    }
+
+    #[test]
+    fn garbage_is_refused_by_name() {
+        let receipt = honest();
+        let no_hex = Tail { header: "zz".into(), ..receipt.proof.clone() };
+        assert!(error_of(&SavedReceipt { proof: no_hex, ..receipt.clone() }).contains("header is not hex"));
+        let longer = Tail { transcript: receipt.proof.transcript.clone() + "00", ..receipt.proof.clone() };
+        assert!(error_of(&SavedReceipt { proof: longer, ..receipt.clone() }).contains("1 more bytes"));
+        let empty = Tail { receipt: String::new(), ..receipt.proof.clone() };
+        assert!(
+            error_of(&SavedReceipt { proof: empty, ..receipt.clone() }).contains("receipt does not decode")
+        );
+    }
+}

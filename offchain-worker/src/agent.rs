@@ -16,6 +16,7 @@ use crate::{
     peer::{Peer, PeerClient, PeerEntry, PeerStartError, PeerTable, Services},
     store::{Store, StoreError},
     tasks::Tasks,
+    tokenizers::{EndTokensOfProfiles, Tokenizers},
 };
 use axum::{serve::ListenerExt, Router};
 use libp2p::{multiaddr::Protocol, Multiaddr};
@@ -144,7 +145,7 @@ impl Agent {
         let (requests, duties, backbone) = (Tasks::default(), Tasks::default(), Tasks::default());
         let (accepting, end_duties) = (CancellationToken::new(), CancellationToken::new());
         let parts = connect_parts(&config, &ground, &requests, &backbone, &accepting).await?;
-        let Parts { network, fleet, peers, gateway: state } = parts;
+        let Parts { network, fleet, peers, gateway: state, helpers } = parts;
         let admin_state = AdminState {
             token: Arc::new(ground.admin_token),
             fleet: fleet.clone(),
@@ -157,7 +158,7 @@ impl Agent {
         let gateway = serve(gateway_listener, gateway::router(state), &requests, accepting.clone())?;
         let admin = serve(admin_listener, admin::router(admin_state), &requests, accepting.clone())?;
         tracing::info!(target: "starling::agent", %gateway, %admin, host = %ground.context.host, "serving");
-        spawn_duties(&config, ground.context, fleet.clone(), &peers, &ground.keys, &duties, &end_duties);
+        spawn_duties(&config, ground.context, helpers, &peers, &ground.keys, &duties, &end_duties);
         let deadline = config.shutdown_deadline();
         Ok(Self { gateway, admin, peers, fleet, deadline, requests, duties, backbone, accepting, end_duties })
     }
@@ -216,6 +217,7 @@ struct Parts {
     fleet: Fleet,
     peers: PeerClient,
     gateway: GatewayState,
+    helpers: DutyHelpers,
 }
 
 /// Starts network view, fleet, peers and executor, and puts the gateway on top of them.
@@ -251,6 +253,8 @@ async fn connect_parts(
     peer.spawn(services, backbone, requests, accepting.clone());
     let fallback = ground.fallback.clone();
     backbone.spawn(keep_up(network.clone(), table, fleet.clone(), ledger.clone(), fallback, context.clone()));
+    let tokenizers = Tokenizers::new(fleet.clone(), config.data_file("tokenizers"), context.host.clone())
+        .map_err(|error| AgentError::SetUp(with_sources(&error)))?;
     let gateway = GatewayState::new(GatewayParts {
         config: config.gateway.clone(),
         context,
@@ -262,11 +266,18 @@ async fn connect_parts(
         peers: peers.clone(),
         executor,
         metrics,
-        tokenizer_folder: config.data_file("tokenizers"),
+        tokenizers: tokenizers.clone(),
         tasks: requests.clone(),
-    })
-    .map_err(|error| AgentError::SetUp(with_sources(&error)))?;
-    Ok(Parts { network, fleet, peers, gateway })
+    });
+    let end_tokens = Arc::new(EndTokensOfProfiles { tokenizers, network: network.clone() });
+    let fleet_helper = Arc::new(fleet.clone());
+    let helpers = DutyHelpers {
+        sprint: fleet_helper.clone(),
+        verifier: fleet_helper,
+        peers: Arc::new(peers.clone()),
+        end_tokens,
+    };
+    Ok(Parts { network, fleet, peers, gateway, helpers })
 }
 
 async fn bind(address: SocketAddr) -> Result<TcpListener, AgentError> {
@@ -386,7 +397,7 @@ async fn keep_up(
 fn spawn_duties(
     config: &Config,
     context: AgentContext,
-    fleet: Fleet,
+    helpers: DutyHelpers,
     peers: &PeerClient,
     keys: &HostKeys,
     tasks: &Tasks,
@@ -400,8 +411,6 @@ fn spawn_duties(
     }
     let (sender, endpoints) = watch::channel(None);
     tasks.spawn(publish_endpoints(config.clone(), peers.clone(), keys.peer_id(), sender, token.clone()));
-    let fleet = Arc::new(fleet);
-    let helpers = DutyHelpers { sprint: fleet.clone(), verifier: fleet, peers: Arc::new(peers.clone()) };
     let settings = DutySettings { verify_concurrency: config.duties.max_parallel_verifications, endpoints };
     tasks.spawn(duties::run(context, helpers, settings, token.clone()));
 }

@@ -1,14 +1,14 @@
 //! What the parts of the agent share, and the traits by which duties reach ML nodes and other hosts.
 //!
 //! Duties know no HTTP, libp2p or subxt type: `fleet` implements [`SprintRunner`] and [`Verifier`], `peer`
-//! implements [`Peers`].
+//! implements [`Peers`], `tokenizers` implements [`EndTokens`].
 
 use crate::store::Store;
 use async_trait::async_trait;
 use starling_chain_client::{ChainClient, Keypair, Outbox};
 use starling_primitives::{
-    merkle::Proof, sprint::SprintTask, transcript::Transcript, verdict::Figures, AccountId, EpochIndex,
-    ProfileId, RequestId, H256,
+    merkle::Proof, profile::Profile, sprint::SprintTask, transcript::Transcript, verdict::Figures, AccountId,
+    EpochIndex, ProfileId, RequestId, H256,
 };
 use std::{ops::Range, sync::Arc};
 use tokio::sync::mpsc;
@@ -39,6 +39,8 @@ pub struct DutyHelpers {
     pub verifier: Arc<dyn Verifier>,
     /// Asks other hosts.
     pub peers: Arc<dyn Peers>,
+    /// Knows where answers end.
+    pub end_tokens: Arc<dyn EndTokens>,
 }
 
 /// One nonce of a sprint, done.
@@ -145,6 +147,13 @@ pub trait Peers: Send + Sync + 'static {
         profile: ProfileId,
         nonces: Vec<u32>,
     ) -> Result<Vec<SprintLeaf>, HelperError>;
+}
+
+/// Knows the tokens that end an answer. Implemented by `tokenizers`.
+#[async_trait]
+pub trait EndTokens: Send + Sync + 'static {
+    /// End-of-sequence tokens of a profile's tokenizer, sorted.
+    async fn end_tokens(&self, profile: &Profile) -> Result<Vec<u32>, HelperError>;
 }
 
 /// Why a helper did not do it.

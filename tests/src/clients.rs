@@ -23,17 +23,17 @@ pub async fn run(mut command: Command) -> Result<String> {
     Ok(text)
 }
 
-/// `openai_check.py` against a base URL.
-pub async fn openai_python(base_url: &str, api_key: &str, model: &str) -> Result<Value> {
+/// A Python program of `tests/clients` that talks through the stock `openai` package; the JSON that it prints.
+pub async fn openai_python(program: &str, base_url: &str, api_key: &str, model: &str) -> Result<Value> {
     let mut command = Command::new(paths::python()?);
-    command.arg(paths::clients().join("openai_check.py")).args([base_url, api_key, model]);
+    command.arg(paths::clients().join(program)).args([base_url, api_key, model]);
     Ok(serde_json::from_str(&run(command).await?)?)
 }
 
-/// `openai_check.mjs` against a base URL.
-pub async fn openai_npm(base_url: &str, api_key: &str, model: &str) -> Result<Value> {
+/// A Node.js program of `tests/clients` that talks through the stock `openai` package; the JSON that it prints.
+pub async fn openai_npm(program: &str, base_url: &str, api_key: &str, model: &str) -> Result<Value> {
     let mut command = Command::new("node");
-    command.arg(paths::clients().join("openai_check.mjs")).args([base_url, api_key, model]);
+    command.arg(paths::clients().join(program)).args([base_url, api_key, model]);
     Ok(serde_json::from_str(&run(command).await?)?)
 }
 

@@ -22,7 +22,7 @@ pub async fn deposit(chain: &ChainClient, suri: &str, tokens: u128) -> Result<()
 pub struct ApiKey {
     /// Host whose gateway issued it.
     pub gateway: usize,
-    url: String,
+    base_url: String,
     key: String,
     http: reqwest::Client,
 }
@@ -47,10 +47,15 @@ impl ApiKey {
         let issued = network.admin_call(gateway, Method::POST, "/admin/v1/keys", Some(body)).await?;
         Ok(Self {
             gateway,
-            url: format!("{}/v1/chat/completions", network.gateway(gateway)),
+            base_url: format!("{}/v1", network.gateway(gateway)),
             key: issued["key"].as_str().context("the key")?.to_owned(),
             http: reqwest::Client::builder().timeout(LIMIT).build()?,
         })
+    }
+
+    /// The key itself and the base URL of its gateway, as OpenAI clients take them.
+    pub fn for_openai_clients(&self) -> (String, String) {
+        (self.base_url.clone(), self.key.clone())
     }
 
     async fn send(&self, question: &str, max_tokens: u32, stream: bool) -> Result<Response> {
@@ -59,9 +64,10 @@ impl ApiKey {
             "model": PROFILE, "max_tokens": max_tokens, "temperature": if stream { 1.8 } else { 1.2 },
             "stream": stream, "messages": [{ "role": "user", "content": question }],
         });
-        let response = self.http.post(&self.url).bearer_auth(&self.key).json(&body).send().await?;
+        let url = format!("{}/chat/completions", self.base_url);
+        let response = self.http.post(&url).bearer_auth(&self.key).json(&body).send().await?;
         if !response.status().is_success() {
-            bail!("{}: {}: {}", self.url, response.status(), response.text().await?);
+            bail!("{url}: {}: {}", response.status(), response.text().await?);
         }
         Ok(response)
     }

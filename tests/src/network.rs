@@ -46,6 +46,15 @@ pub struct Spec {
 pub struct HostSpec {
     /// Its ML nodes.
     pub ml_nodes: Vec<MlNodeSpec>,
+    /// Whether its agent runs inside its node (`--host-config`) instead of on its own.
+    #[serde(default)]
+    pub embedded_agent: bool,
+}
+
+impl Default for HostSpec {
+    fn default() -> Self {
+        Self { ml_nodes: vec![MlNodeSpec::default()], embedded_agent: false }
+    }
 }
 
 /// One ML node.
@@ -76,11 +85,10 @@ impl Default for MlNodeSpec {
 impl Spec {
     /// Four hosts with one ML node each and a full node.
     pub fn four_hosts(chain: &str, ports: Ports) -> Self {
-        let host = || HostSpec { ml_nodes: vec![MlNodeSpec::default()] };
         Self {
             chain: chain.into(),
             ports,
-            hosts: (0..HOST_NAMES.len()).map(|_| host()).collect(),
+            hosts: vec![HostSpec::default(); HOST_NAMES.len()],
             full_node: true,
         }
     }
@@ -99,7 +107,7 @@ impl Spec {
         let mut roles: Vec<Role> = hosts.clone().map(Role::Node).collect();
         roles.extend(self.full_node.then_some(Role::FullNode));
         roles.extend(ml_nodes);
-        roles.extend(hosts.map(Role::Agent));
+        roles.extend(hosts.filter(|host| !self.hosts[*host].embedded_agent).map(Role::Agent));
         roles
     }
 }
@@ -180,6 +188,11 @@ impl Network {
         for role in self.spec.processes() {
             self.ready(role).await?;
         }
+        for host in 0..self.spec.hosts.len() {
+            if self.spec.hosts[host].embedded_agent {
+                self.answers(Role::Node(host), &self.agent_status(host)).await?;
+            }
+        }
         Ok(())
     }
 
@@ -211,14 +224,19 @@ impl Network {
             Role::MlNode(host, n) => {
                 format!("http://127.0.0.1:{}/health", self.spec.ports.management(self.spec.ml_index(host, n)))
             }
-            Role::Agent(host) => format!("{}/v1/status", self.gateway(host)),
+            Role::Agent(host) => self.agent_status(host),
         };
+        self.answers(role, &url).await
+    }
+
+    /// Waits until a URL of a process answers; fails at once when the process has ended.
+    async fn answers(&mut self, role: Role, url: &str) -> Result<()> {
         let token = self.ml_token()?;
         let mut process = self.running.remove(&role);
         let http = &self.http;
         let result = poll::until(&format!("{} to answer at {url}", role.name()), READY, || {
             let ended = process.as_mut().and_then(|process| process.check_alive().err());
-            let request = http.get(&url).bearer_auth(&token).send();
+            let request = http.get(url).bearer_auth(&token).send();
             async move {
                 if let Some(ended) = ended {
                     return Ok(Some(Err(ended)));
@@ -385,6 +403,10 @@ impl Network {
         Ok(u32::from_str_radix(number.trim_start_matches("0x"), 16)?)
     }
 
+    fn agent_status(&self, host: usize) -> String {
+        format!("{}/v1/status", self.gateway(host))
+    }
+
     fn pid_file(&self, role: Role) -> PathBuf {
         self.root.join("logs").join(format!("{}.pid", role.name()))
     }
@@ -436,7 +458,7 @@ impl Network {
         fs::create_dir_all(dir.join("agent"))?;
         let name = capitalised(HOST_NAMES[host]);
         write_secret(&dir.join("worker.key"), &format!("//{name}//worker"))?;
-        fs::write(dir.join("starling-host.toml"), self.agent_config(host)?)?;
+        fs::write(self.host_config(host), self.agent_config(host)?)?;
         for n in 0..self.spec.hosts[host].ml_nodes.len() {
             fs::write(dir.join(format!("mlnode{n}.toml")), self.ml_node_config(host, n))?;
         }
@@ -509,6 +531,9 @@ impl Network {
         if validator {
             command.args(["--validator", &format!("--{name}")]);
         }
+        if self.spec.hosts.get(node).is_some_and(|host| host.embedded_agent) {
+            command.arg("--host-config").arg(self.host_config(node));
+        }
         Ok(command)
     }
 
@@ -524,8 +549,12 @@ impl Network {
 
     fn agent_command(&self, host: usize) -> Result<Command> {
         let mut command = Command::new(paths::binary("starling-host")?);
-        command.arg("--config").arg(self.host_dir(host).join("starling-host.toml"));
+        command.arg("--config").arg(self.host_config(host));
         Ok(command)
+    }
+
+    fn host_config(&self, host: usize) -> PathBuf {
+        self.host_dir(host).join("starling-host.toml")
     }
 }
 

@@ -39,3 +39,17 @@ pub fn clients() -> PathBuf {
 pub fn demo_model() -> PathBuf {
     root().join("mlnode/demo-model")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use starling_mlnode::digest::folder_digest;
+    use starling_mlnode_api::ModelDigest;
+
+    #[test]
+    fn the_presets_name_the_demo_model_that_is_shipped() {
+        let named = std::fs::read_to_string(root().join("chain-spec/demo-model.json")).unwrap();
+        let named: ModelDigest = serde_json::from_str(&named).unwrap();
+        assert_eq!(folder_digest(&demo_model()).unwrap(), named);
+    }
+}

@@ -5,7 +5,7 @@ use crate::{
     poll,
 };
 use anyhow::{Context, Result};
-use starling_chain_client::{BlockTick, ChainClient, PlacedRecord};
+use starling_chain_client::{BlockTick, ChainClient, ChainEvent, PlacedRecord};
 use starling_math::draw;
 use starling_primitives::{
     traits::{HostWeight, Round},
@@ -81,6 +81,16 @@ pub async fn inferences(
     for epoch in epochs {
         let count = view.inference_count(epoch).await?;
         all.extend(view.inferences(epoch, &(0..count).collect::<Vec<_>>()).await?);
+    }
+    Ok(all)
+}
+
+/// Every event of the finalised blocks in a range.
+pub async fn events(chain: &ChainClient, blocks: RangeInclusive<BlockNumber>) -> Result<Vec<ChainEvent>> {
+    let mut all = Vec::new();
+    for number in blocks {
+        let hash = chain.block_hash(number).await?.with_context(|| format!("block {number}"))?;
+        all.extend(chain.at(hash).events().await?.into_iter().map(|(_, event)| event));
     }
     Ok(all)
 }

@@ -56,7 +56,7 @@ fn spec() -> Result<Spec> {
             environment: BTreeMap::from([(CHEAT.into(), cheat.name().into())]),
             ..MlNodeSpec::default()
         };
-        spec.hosts[host] = HostSpec { ml_nodes: vec![ml_node] };
+        spec.hosts[host] = HostSpec { ml_nodes: vec![ml_node], ..HostSpec::default() };
     }
     Ok(spec)
 }

@@ -2,7 +2,7 @@
 
 use anyhow::{ensure, Context, Result};
 use serde_json::{json, Value};
-use starling_chain_client::{ChainClient, ChainView};
+use starling_chain_client::{ChainClient, ChainView, Keypair};
 use starling_e2e::{
     clients,
     network::{MlNodeSpec, Network, Spec, HOST_NAMES, PROFILE},
@@ -10,9 +10,11 @@ use starling_e2e::{
     ports::Ports,
 };
 use starling_math::{clock, emission};
-use starling_primitives::{records::InferenceState, AccountId, EpochIndex};
+use starling_primitives::{ids::TOKEN, records::InferenceState, AccountId, EpochIndex};
 use std::time::Duration;
 
+/// Host whose gateway issues an API key.
+const KEY_GATEWAY: usize = 1;
 /// Several epochs of the test preset, on a loaded machine.
 const EPOCHS: Duration = Duration::from_secs(900);
 const SOON: Duration = Duration::from_secs(90);
@@ -51,7 +53,8 @@ async fn story(network: &Network) -> Result<()> {
     let last = npm["plain"]["starling"]["request_id"].as_str().context("request id")?.to_owned();
     verified_by_another_host(network, &last).await?;
     authorities_carry_weights(network, &chain).await?;
-    everybody_claims_and_the_rest_burns(network, &chain).await
+    everybody_claims_and_the_rest_burns(network, &chain).await?;
+    client_leaves_with_its_money(network, &chain, ferdie).await
 }
 
 async fn first_weighted_epoch(chain: &ChainClient) -> Result<EpochIndex> {
@@ -90,15 +93,15 @@ async fn openai_clients_through_the_proxy(network: &Network) -> Result<(Value, V
     let base = format!("http://127.0.0.1:{port}/v1");
     let models = format!("{base}/models");
     poll::until("the proxy", SOON, || async { Ok(network.get(&models).await.ok()) }).await?;
-    let python = clients::openai_python(&base, "any", PROFILE).await?;
+    let python = clients::openai_python("openai_check.py", &base, "any", PROFILE).await?;
     println!("python through the proxy: {python}");
-    let npm = clients::openai_npm(&base, "any", PROFILE).await?;
+    let npm = clients::openai_npm("openai_check.mjs", &base, "any", PROFILE).await?;
     println!("npm through the proxy: {npm}");
     Ok((python, npm))
 }
 
 async fn api_key_of_a_gateway(network: &Network, suri: &str) -> Result<()> {
-    let gateway = 1;
+    let gateway = KEY_GATEWAY;
     let status = network.get(&format!("{}/v1/status", network.gateway(gateway))).await?;
     let delegate = status["delegate"].as_str().context("delegate key")?;
     clients::starling(network, suri, &["delegate", delegate, "100"]).await?;
@@ -106,18 +109,20 @@ async fn api_key_of_a_gateway(network: &Network, suri: &str) -> Result<()> {
     let issued = network.admin_call(gateway, reqwest::Method::POST, "/admin/v1/keys", Some(body)).await?;
     let (key, id) = (issued["key"].as_str().context("key")?, issued["id"].as_str().context("key id")?);
     let base = format!("{}/v1", network.gateway(gateway));
-    let python = clients::openai_python(&base, key, PROFILE).await?;
+    let python = clients::openai_python("openai_check.py", &base, key, PROFILE).await?;
     println!("python through an API key: {python}");
-    clients::openai_npm(&base, key, PROFILE).await?;
+    clients::openai_npm("openai_check.mjs", &base, key, PROFILE).await?;
 
-    let bad = clients::openai_python(&base, "sk-wrong", PROFILE)
+    let bad = clients::openai_python("openai_check.py", &base, "sk-wrong", PROFILE)
         .await
         .err()
         .context("a wrong key must be refused")?;
     ensure!(format!("{bad:#}").contains("401"), "{bad:#}");
     network.admin_call(gateway, reqwest::Method::DELETE, &format!("/admin/v1/keys/{id}"), None).await?;
-    let revoked =
-        clients::openai_python(&base, key, PROFILE).await.err().context("a revoked key must be refused")?;
+    let revoked = clients::openai_python("openai_check.py", &base, key, PROFILE)
+        .await
+        .err()
+        .context("a revoked key must be refused")?;
     ensure!(format!("{revoked:#}").contains("401"), "{revoked:#}");
     Ok(())
 }
@@ -255,6 +260,31 @@ async fn issuance_moves_by_what_events_say(network: &Network, to: u32) -> Result
         }
     }
     ensure!(expected == amount(&seen[0]["after"])?, "issuance moves by exactly what events say: {}", seen[0]);
+    Ok(())
+}
+
+/// Nothing of the client runs any more: its delegate spends no more, and what it did not spend goes back.
+async fn client_leaves_with_its_money(network: &Network, chain: &ChainClient, suri: &str) -> Result<()> {
+    let client = Keypair::from_suri(suri)?.account();
+    let status = network.get(&format!("{}/v1/status", network.gateway(KEY_GATEWAY))).await?;
+    let delegate: AccountId = text(&status["delegate"]).parse().ok().context("delegate key")?;
+    ensure!(chain.best()?.delegation(&client, &delegate).await?.is_some(), "it may spend so far");
+    clients::starling(network, suri, &["revoke", &delegate.to_string()]).await?;
+    ensure!(chain.best()?.delegation(&client, &delegate).await?.is_none(), "it may spend no more");
+
+    let before = chain.best()?.deposit(&client).await?;
+    ensure!(before.reserved == 0 && before.free >= TOKEN, "{before:?}");
+    let tokens = before.free / TOKEN;
+    let too_much = clients::starling(network, suri, &["withdraw", &(tokens + 1).to_string()]).await;
+    ensure!(too_much.is_err(), "more than there is cannot be withdrawn");
+    let balance = chain.best()?.balance(&client).await?;
+    clients::starling(network, suri, &["withdraw", &tokens.to_string()]).await?;
+    let view = chain.best()?;
+    let (after, now) = (view.deposit(&client).await?, view.balance(&client).await?);
+    ensure!(after.free + tokens * TOKEN == before.free, "{before:?} and {after:?}");
+    // Transactions of a client cost a fee, from its balance.
+    let received = now.saturating_sub(balance);
+    ensure!(received > (tokens - 1) * TOKEN && received <= tokens * TOKEN, "{balance} and {now}");
     Ok(())
 }
 

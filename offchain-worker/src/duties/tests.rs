@@ -3,7 +3,8 @@
 use super::*;
 use crate::{
     context::{
-        Peers, ServedTranscript, SprintLeaf, SprintResult, SprintRunner, Verifier, VerifyItem, VerifyOutcome,
+        EndTokens, Peers, ServedTranscript, SprintLeaf, SprintResult, SprintRunner, Verifier, VerifyItem,
+        VerifyOutcome,
     },
     store::Store,
 };
@@ -98,7 +99,26 @@ struct Fakes {
     figures: Mutex<Figures>,
     nodes: Mutex<Vec<String>>,
     done: Mutex<Vec<u32>>,
+    /// ML nodes at work on a chunk.
+    racing: watch::Sender<usize>,
     verified: Mutex<u32>,
+    end_tokens: Mutex<Vec<u32>>,
+}
+
+/// An ML node at work, until it is dropped.
+struct Racing<'a>(&'a watch::Sender<usize>);
+
+impl<'a> Racing<'a> {
+    fn new(racing: &'a watch::Sender<usize>) -> Self {
+        racing.send_modify(|nodes| *nodes += 1);
+        Self(racing)
+    }
+}
+
+impl Drop for Racing<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|nodes| *nodes -= 1);
+    }
 }
 
 #[async_trait]
@@ -118,6 +138,7 @@ impl SprintRunner for Fakes {
         nonces: Range<u32>,
         results: mpsc::Sender<SprintResult>,
     ) -> Result<(), HelperError> {
+        let _racing = Racing::new(&self.racing);
         // Not more than a test needs: then the node hangs, as a busy one does, until it is stopped.
         if nonces.start >= 40 {
             std::future::pending::<()>().await;
@@ -171,6 +192,13 @@ impl Peers for Fakes {
         let leaves = self.leaves.lock().unwrap().get(host).cloned();
         let leaves = leaves.ok_or_else(|| HelperError::Unavailable("nobody answers".into()))?;
         Ok(leaves.into_iter().filter(|leaf| nonces.contains(&leaf.nonce)).collect())
+    }
+}
+
+#[async_trait]
+impl EndTokens for Fakes {
+    async fn end_tokens(&self, _: &Profile) -> Result<Vec<u32>, HelperError> {
+        Ok(self.end_tokens.lock().unwrap().clone())
     }
 }
 
@@ -248,6 +276,7 @@ impl World {
             sprint: self.fakes.clone(),
             verifier: self.fakes.clone(),
             peers: self.fakes.clone(),
+            end_tokens: self.fakes.clone(),
         };
         let settings = DutySettings { verify_concurrency: 2, endpoints: self.endpoints.subscribe() };
         let (context, shutdown) = (self.context.clone(), self.shutdown.clone());
@@ -398,6 +427,24 @@ async fn a_race_survives_a_restart_and_ends_in_a_commitment_that_can_be_served()
 }
 
 #[tokio::test]
+async fn the_clock_ends_a_race_that_no_block_ends() {
+    let mut world = World::new().await;
+    *world.fakes.nodes.lock().unwrap() = vec!["a".into()];
+    world.fake.write(|state| state.put(&entries::SLOT_DURATION, (), &50));
+    world.start();
+    world.to_block(37);
+    until("all results", || async { world.context.store.sprint_nonces(4, 0).await.unwrap().len() >= 40 })
+        .await;
+    // The host is cut off from here on.
+    let mut racing = world.fakes.racing.subscribe();
+    let over = tokio::time::timeout(Duration::from_secs(20), racing.wait_for(|nodes| *nodes == 0)).await;
+    assert!(over.is_ok(), "it races on");
+    world.to_block(43);
+    until("a commitment", || async { world.queued(Kind::Commit).await.len() == 1 }).await;
+    world.stop().await;
+}
+
+#[tokio::test]
 async fn drawn_and_assigned_inferences_get_a_verdict_and_own_ones_do_not() {
     let mut world = World::new().await;
     for index in 0..12 {
@@ -455,6 +502,31 @@ fn dispute(world: &World, index: u32) {
         };
         state.put(&entries::DISPUTES, (4, index), &dispute);
     });
+}
+
+#[tokio::test]
+async fn an_answer_that_goes_on_after_its_end_is_refused() {
+    let mut world = World::new().await;
+    for (index, position) in [(0, 20), (1, 39)] {
+        world.fakes.end_tokens.lock().unwrap().clear();
+        let request = world.finished(index, 2);
+        dispute(&world, index);
+        let tokens = world.fakes.served.lock().unwrap()[&request].transcript.tokens().unwrap();
+        // Each token occurs once: at its position, or one before.
+        world.fakes.end_tokens.lock().unwrap().push(tokens[position]);
+        world.start();
+        world.to_block(3 + index);
+        // The last token may be the end; one before it must not be followed.
+        let expected = |outcome: &Outcome| match position {
+            39 => matches!(outcome, Outcome::Measured(_)),
+            _ => *outcome == Outcome::ReplayFailed,
+        };
+        until("a verdict", || async {
+            world.verdicts().await.iter().any(|(of, outcome)| *of == index && expected(outcome))
+        })
+        .await;
+        world.stop().await;
+    }
 }
 
 #[tokio::test]

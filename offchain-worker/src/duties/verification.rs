@@ -5,7 +5,9 @@
 //! Checks run behind requests, a few at a time.
 
 use super::{with_sources, DutyError};
-use crate::context::{AgentContext, DutyHelpers, HelperError, Peers, Verifier, VerifyItem, VerifyOutcome};
+use crate::context::{
+    AgentContext, DutyHelpers, EndTokens, HelperError, Peers, Verifier, VerifyItem, VerifyOutcome,
+};
 use starling_chain_client::{BlockTick, ChainView, DisputeStatus, Item, PlacedRecord};
 use starling_math::{clock, draw, duty};
 use starling_primitives::{
@@ -219,6 +221,7 @@ impl Verification {
                 context: self.context.clone(),
                 peers: self.helpers.peers.clone(),
                 verifier: self.helpers.verifier.clone(),
+                end_tokens: self.helpers.end_tokens.clone(),
                 id,
                 epoch_seed: duties.seed,
             };
@@ -428,6 +431,7 @@ struct Check {
     context: AgentContext,
     peers: Arc<dyn Peers>,
     verifier: Arc<dyn Verifier>,
+    end_tokens: Arc<dyn EndTokens>,
     id: InferenceId,
     epoch_seed: H256,
 }
@@ -441,6 +445,10 @@ impl Check {
         if !self.verifier.serves(record.profile).await {
             return Ok(Checked::NotNow("no ML node has the profile loaded".into()));
         }
+        let end_tokens = match self.end_tokens.end_tokens(&profile).await {
+            Ok(end_tokens) => end_tokens,
+            Err(error) => return Ok(Checked::NotNow(error.to_string())),
+        };
         let served = match self.peers.fetch_transcript(&record.executor, record.request_id).await {
             Ok(served) => served,
             Err(error) => return Ok(Checked::NotServed(error)),
@@ -455,7 +463,7 @@ impl Check {
         let tape_seed = tape_seed(&self.epoch_seed, &record.request_id);
         let item =
             VerifyItem { transcript: served.transcript, prompt_tokens: served.prompt_tokens, tape_seed };
-        if let Err(error) = replayed(&item, &expected, &profile, record.profile) {
+        if let Err(error) = replayed(&item, &expected, (record.profile, &profile), &end_tokens) {
             tracing::warn!(target: "duties::verification", epoch = self.id.epoch, index = self.id.index, executor = %record.executor, error, "the transcript does not replay");
             return Ok(Checked::Outcome(Outcome::ReplayFailed));
         }
@@ -463,8 +471,14 @@ impl Check {
     }
 }
 
-/// Everything that can be said without a model. A re-hashed prompt, the tokens' count, every window, every draw.
-fn replayed(item: &VerifyItem, expected: &Finished, profile: &Profile, id: ProfileId) -> Result<(), String> {
+/// Everything that can be said without a model. A re-hashed prompt, the tokens' count, every window, every draw; and that
+/// the answer ends where the model ended it: whoever goes on sells tokens that nobody asked for.
+fn replayed(
+    item: &VerifyItem,
+    expected: &Finished,
+    (id, profile): (ProfileId, &Profile),
+    end_tokens: &[u32],
+) -> Result<(), String> {
     if item.transcript.header.profile != id {
         return Err("the header names another profile".into());
     }
@@ -473,9 +487,13 @@ fn replayed(item: &VerifyItem, expected: &Finished, profile: &Profile, id: Profi
         vocab_size: Some(profile.vocab_size),
         top_k: Some(profile.top_k),
     };
-    replay_with(&item.transcript, &item.tape_seed, expected, &checks)
-        .map(drop)
-        .map_err(|error| with_sources(&error))
+    let replayed = replay_with(&item.transcript, &item.tape_seed, expected, &checks)
+        .map_err(|error| with_sources(&error))?;
+    let before_last = replayed.tokens.split_last().map(|(_, before)| before).unwrap_or_default();
+    match before_last.iter().any(|token| end_tokens.binary_search(token).is_ok()) {
+        true => Err("the answer goes on after its end".into()),
+        false => Ok(()),
+    }
 }
 
 async fn measure(

@@ -24,6 +24,8 @@ pub(super) enum Ended {
     Abandoned,
     /// The ML nodes broke off.
     Failed { reason: String },
+    /// Every ML node is full, whatever this host has counted; there is no token yet.
+    Busy,
 }
 
 /// What a generation needs.
@@ -78,6 +80,7 @@ impl Generation<'_> {
                 () = forgotten(&mut hang_up) => return Ended::Abandoned,
                 beginning = node.client.generate(&request) => beginning,
             };
+            let mut full = false;
             let reason = match beginning {
                 Ok(stream) => match self.relay(stream, &mut progress, hang_up.clone()).await {
                     Relayed::Ended { text, finish_reason } => return progress.complete(text, finish_reason),
@@ -88,7 +91,8 @@ impl Generation<'_> {
                     if !error.is_retryable() {
                         return Ended::Failed { reason: with_sources(&error) };
                     }
-                    if !error.is_overloaded() {
+                    full = error.is_overloaded();
+                    if !full {
                         node.report_failure(&with_sources(&error));
                     }
                     with_sources(&error)
@@ -101,6 +105,7 @@ impl Generation<'_> {
             tried.push(node.spec().id.clone());
             place = match self.fleet.take_place(self.profile, &tried) {
                 Ok(next) => next,
+                Err(_) if full => return Ended::Busy,
                 Err(_) => return Ended::Failed { reason },
             };
         }

@@ -282,6 +282,11 @@ impl Executor {
                 }
             }
             Ended::Abandoned => "abandoned",
+            Ended::Busy => {
+                let refusal = Refusal::Busy { retry_after_s: RETRY_AFTER_S };
+                let _ = events.send(ExecuteEvent::Refused(refusal)).await;
+                "refused"
+            }
             Ended::Failed { reason } => {
                 tracing::warn!(target: "starling::executor", request = %short(request_id), %reason, "failed");
                 let _ = events.send(ExecuteEvent::Failed).await;

@@ -5,16 +5,15 @@ mod chat;
 mod error;
 mod network_api;
 mod relay;
-mod tokenizers;
 
 pub use auth::{AUTHORIZATION_HEADER, HEADER_HEADER, KEY_PREFIX};
 pub use chat::REQUEST_ID_HEADER;
 pub use error::HttpError;
 
-use crate::tasks::Tasks;
 use crate::{
     config::GatewayConfig, context::AgentContext, executor::Executor, fleet::Fleet, keys::HostKeys,
     ledger::Ledger, metrics::Metrics, network::Network, operator_db::OperatorDb, peer::PeerClient,
+    tasks::Tasks, tokenizers::Tokenizers,
 };
 use axum::{
     http::{HeaderValue, Method, Uri},
@@ -22,8 +21,7 @@ use axum::{
     Router,
 };
 use starling_prompt::ApiError;
-use std::{ops::Deref, path::PathBuf, sync::Arc};
-use tokenizers::Tokenizers;
+use std::{ops::Deref, sync::Arc};
 use tokio::sync::Semaphore;
 use tower_http::{
     cors::{AllowOrigin, Any, CorsLayer},
@@ -41,7 +39,7 @@ pub struct GatewayParts {
     pub keys: HostKeys,
     /// The chain in memory.
     pub network: Network,
-    /// ML nodes; asked for tokenizers only.
+    /// ML nodes; their state is shown.
     pub fleet: Fleet,
     /// Money promised.
     pub ledger: Ledger,
@@ -53,8 +51,8 @@ pub struct GatewayParts {
     pub executor: Executor,
     /// Counters.
     pub metrics: Metrics,
-    /// Where tokenizers are kept.
-    pub tokenizer_folder: PathBuf,
+    /// Tokenizers of the profiles.
+    pub tokenizers: Tokenizers,
     /// Owner of the requests' tasks.
     pub tasks: Tasks,
 }
@@ -93,12 +91,10 @@ impl Deref for GatewayState {
 
 impl GatewayState {
     /// Puts the parts together.
-    pub fn new(parts: GatewayParts) -> Result<Self, reqwest::Error> {
-        let host = parts.context.host.clone();
-        let tokenizers = Tokenizers::new(parts.fleet.clone(), parts.tokenizer_folder, host)?;
+    pub fn new(parts: GatewayParts) -> Self {
         let inner = Inner {
             in_flight: Arc::new(Semaphore::new(parts.config.max_in_flight)),
-            tokenizers,
+            tokenizers: parts.tokenizers,
             config: parts.config,
             context: parts.context,
             keys: parts.keys,
@@ -111,7 +107,7 @@ impl GatewayState {
             metrics: parts.metrics,
             tasks: parts.tasks,
         };
-        Ok(Self { inner: Arc::new(inner) })
+        Self { inner: Arc::new(inner) }
     }
 }
 

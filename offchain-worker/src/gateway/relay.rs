@@ -280,6 +280,11 @@ impl Job {
                 Ok(Some(ExecuteEvent::Failed)) => {
                     return Err(broken_off(execution, &growing, "failed", "the executor failed"));
                 }
+                // Its ML nodes were fuller than it knew when it accepted.
+                Ok(Some(ExecuteEvent::Refused(refusal))) if growing.tokens.is_empty() => {
+                    execution.end(ExecuteControl::Reassigned);
+                    return Err(refused(refusal));
+                }
                 Ok(Some(ExecuteEvent::Accepted | ExecuteEvent::Refused(_))) => {
                     return Err(broken_off(execution, &growing, "broken", "an event out of order"));
                 }

@@ -103,7 +103,8 @@ pub enum FinishReason {
 pub enum ExecuteEvent {
     /// It is taken: the payload is durable and a place is reserved.
     Accepted,
-    /// It is not taken. Nothing follows.
+    /// It is not taken. Nothing follows. After [`Self::Accepted`] only before the first token: the ML nodes were fuller
+    /// than the host knew.
     Refused(Refusal),
     /// One token. `text` may be empty (an unfinished UTF-8 sequence, or a possible beginning of a stop text).
     Token {

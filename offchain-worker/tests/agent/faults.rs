@@ -105,6 +105,21 @@ async fn everybody_full_is_429_with_retry_after() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_ml_node_that_is_fuller_than_its_agent_knows_is_429_too() {
+    let network = Network::start(2).await;
+    let key = network.api_key(0, None).await;
+    network.hosts[1].node.controls.full.store(true, Ordering::SeqCst);
+    for stream in [false, true] {
+        let refused = begin(&network, &key, &body(2, stream)).await;
+        assert_eq!(refused.status(), 429);
+        assert!(refused.headers().contains_key("retry-after"));
+    }
+    network.hosts[1].node.controls.full.store(false, Ordering::SeqCst);
+    assert_eq!(begin(&network, &key, &body(2, false)).await.status(), 200);
+    network.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_full_gateway_is_429() {
     let network = Network::start_with(2, "max_in_flight = 1").await;
     let key = network.api_key(0, None).await;

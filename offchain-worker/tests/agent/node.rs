@@ -73,6 +73,8 @@ pub(crate) struct Controls {
     pub(crate) break_after: AtomicU32,
     /// Answer 503 to everything.
     pub(crate) down: AtomicBool,
+    /// Answer 429 to every generation.
+    pub(crate) full: AtomicBool,
     /// Say that another model's weights are loaded.
     pub(crate) other_weights: AtomicBool,
 }
@@ -97,6 +99,7 @@ impl FakeNode {
             dropped: watch::Sender::new(0),
             break_after: AtomicU32::new(u32::MAX),
             down: AtomicBool::new(false),
+            full: AtomicBool::new(false),
             other_weights: AtomicBool::new(false),
         });
         let router = Router::new()
@@ -205,6 +208,9 @@ async fn generate(
     State(controls): State<Arc<Controls>>,
     Json(request): Json<api::GenerateRequest>,
 ) -> Response {
+    if controls.full.load(Ordering::SeqCst) {
+        return StatusCode::TOO_MANY_REQUESTS.into_response();
+    }
     controls.begun.fetch_add(1, Ordering::SeqCst);
     let (sender, receiver) = tokio::sync::mpsc::channel::<api::GenerateEvent>(1);
     let count = DropCount { controls: controls.clone(), ended: false };

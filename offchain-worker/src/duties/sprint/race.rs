@@ -15,10 +15,15 @@ use starling_primitives::{
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
+    future::Future,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
-use tokio::{sync::mpsc, task::JoinSet};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+    time::Instant,
+};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 /// How often the race asks for ML nodes that came (back) to life.
@@ -38,6 +43,8 @@ pub(in crate::duties) struct Races {
 
 struct Race {
     stop: CancellationToken,
+    /// When it is over by this machine's clock; each block sets it anew.
+    deadline: watch::Sender<Instant>,
     task: AbortOnDropHandle<()>,
 }
 
@@ -72,8 +79,10 @@ impl Races {
             self.running.remove(&key);
         }
         let view = self.context.chain.at(tick.hash);
+        let deadline = deadline(tick, view.slot_duration().await?);
         for profile in self.profiles(tick).await? {
-            if self.running.contains_key(&(epoch, profile)) {
+            if let Some(race) = self.running.get(&(epoch, profile)) {
+                race.deadline.send_replace(deadline);
                 continue;
             }
             let Some(info) = view.profile(profile).await? else { continue };
@@ -83,9 +92,11 @@ impl Races {
             let done = self.context.store.sprint_nonces(epoch, profile).await?;
             tracing::info!(target: "duties::sprint", epoch, profile, resumed = done.len(), "the race begins");
             let stop = CancellationToken::new();
-            let race = run(self.context.clone(), self.runner.clone(), task, done, stop.clone());
+            let (deadline, time) = watch::channel(deadline);
+            let over = over(stop.clone(), time);
+            let race = run(self.context.clone(), self.runner.clone(), task, done, over);
             let task = AbortOnDropHandle::new(tokio::spawn(race));
-            self.running.insert((epoch, profile), Race { stop, task });
+            self.running.insert((epoch, profile), Race { stop, deadline, task });
         }
         Ok(())
     }
@@ -147,20 +158,41 @@ impl Duty for Races {
     }
 }
 
-/// Races until `stop`; when it returns, every result that arrived is stored.
+/// When the race that this block belongs to ends, should every slot from here on have its block.
+///
+/// Blocks decide: each one sets the deadline anew, and one of the commit phase ends the race at once. The clock is for a
+/// host that no block reaches: it must not work on while everybody else has stopped.
+fn deadline(tick: BlockTick, slot: Duration) -> Instant {
+    let blocks = clock::commit_start(&tick.epoch).saturating_sub(tick.number);
+    Instant::now() + slot.saturating_mul(blocks)
+}
+
+/// Resolves when the race is stopped, or its time is over.
+async fn over(stop: CancellationToken, mut deadline: watch::Receiver<Instant>) {
+    loop {
+        let until = *deadline.borrow_and_update();
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep_until(until) => return,
+            changed = deadline.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+/// Races until it is `over`; when it returns, every result that arrived is stored.
 async fn run(
     context: AgentContext,
     runner: Arc<dyn SprintRunner>,
     task: SprintTask,
     done: Vec<u32>,
-    stop: CancellationToken,
+    over: impl Future<Output = ()>,
 ) {
     let queue = Arc::new(Mutex::new(NonceQueue::new(done)));
     let (results, arriving) = mpsc::channel(RESULTS);
     let collector = collect(context, task.epoch, task.profile, queue.clone(), arriving);
     let racing = async {
         tokio::select! {
-            () = stop.cancelled() => {}
+            () = over => {}
             () = race(runner, task, queue, results) => {}
         }
     };

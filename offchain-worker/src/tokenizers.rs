@@ -1,6 +1,11 @@
 //! Tokenizers of the profiles: from this host's ML nodes, from disk, or from other hosts; always by digest.
 
-use crate::{fleet::Fleet, network::NetworkView};
+use crate::{
+    context::{EndTokens, HelperError},
+    fleet::Fleet,
+    network::{Network, NetworkView},
+};
+use async_trait::async_trait;
 use starling_primitives::{profile::Profile, AccountId, H256};
 use starling_prompt::{Tokenizer, TokenizerBundle};
 use std::{
@@ -20,13 +25,13 @@ const MAX_HOSTS: usize = 8;
 /// No bundle with the profile's digest can be had now.
 #[derive(Debug, thiserror::Error)]
 #[error("no tokenizer with digest {digest:?} can be had")]
-pub(crate) struct NoTokenizer {
+pub struct NoTokenizer {
     digest: H256,
 }
 
 /// Tokenizers by digest. Cheap to clone.
 #[derive(Clone, Debug)]
-pub(crate) struct Tokenizers {
+pub struct Tokenizers {
     inner: Arc<Inner>,
 }
 
@@ -43,7 +48,7 @@ struct Inner {
 
 impl Tokenizers {
     /// Keeps bundles below `folder`.
-    pub(crate) fn new(fleet: Fleet, folder: PathBuf, host: AccountId) -> Result<Self, reqwest::Error> {
+    pub fn new(fleet: Fleet, folder: PathBuf, host: AccountId) -> Result<Self, reqwest::Error> {
         let http = reqwest::Client::builder().timeout(FETCH_TIMEOUT).build()?;
         let inner = Inner {
             fleet,
@@ -61,11 +66,7 @@ impl Tokenizers {
     }
 
     /// The tokenizer of a profile.
-    pub(crate) async fn get(
-        &self,
-        profile: &Profile,
-        view: &NetworkView,
-    ) -> Result<Arc<Tokenizer>, NoTokenizer> {
+    pub async fn get(&self, profile: &Profile, view: &NetworkView) -> Result<Arc<Tokenizer>, NoTokenizer> {
         let digest = profile.tokenizer_digest;
         if let Some(known) = self.known(&digest) {
             return Ok(known);
@@ -105,11 +106,11 @@ impl Tokenizers {
                 Ok(bundle) => match accept(bundle, digest).await {
                     Some(tokenizer) => return Some(tokenizer),
                     None => {
-                        tracing::warn!(target: "starling::gateway", node = %node.spec.id, "wrong tokenizer")
+                        tracing::warn!(target: "starling::tokenizers", node = %node.spec.id, "wrong tokenizer")
                     }
                 },
                 Err(error) => {
-                    tracing::debug!(target: "starling::gateway", node = %node.spec.id, %error, "no tokenizer")
+                    tracing::debug!(target: "starling::tokenizers", node = %node.spec.id, %error, "no tokenizer")
                 }
             }
         }
@@ -155,8 +156,26 @@ impl Tokenizers {
             tokio::fs::rename(&partial, path).await
         };
         if let Err(error) = written.await {
-            tracing::warn!(target: "starling::gateway", %error, "a tokenizer cannot be kept");
+            tracing::warn!(target: "starling::tokenizers", %error, "a tokenizer cannot be kept");
         }
+    }
+}
+
+/// The [`EndTokens`] of profiles, by the chain as it stands.
+#[derive(Debug)]
+pub struct EndTokensOfProfiles {
+    /// Where the tokenizers come from.
+    pub tokenizers: Tokenizers,
+    /// The chain in memory.
+    pub network: Network,
+}
+
+#[async_trait]
+impl EndTokens for EndTokensOfProfiles {
+    async fn end_tokens(&self, profile: &Profile) -> Result<Vec<u32>, HelperError> {
+        let tokenizer = self.tokenizers.get(profile, &self.network.view()).await;
+        let tokenizer = tokenizer.map_err(|error| HelperError::Unavailable(error.to_string()))?;
+        Ok(tokenizer.bundle().eos_token_ids.clone())
     }
 }
 
