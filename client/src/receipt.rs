@@ -228,9 +228,9 @@ mod tests {
     #[test]
     fn an_honest_answer_passes_and_survives_the_disk() {
         let folder = tempfile::tempdir().unwrap();
-        let path = honest().save(folder.path()).unwrap();
-        let loaded = SavedReceipt::load(&path).unwrap();
-        assert_eq!(loaded, honest());
+        let receipt = honest();
+        let loaded = SavedReceipt::load(&receipt.save(folder.path()).unwrap()).unwrap();
+        assert_eq!(loaded, receipt);
         let checked = loaded.check().unwrap();
         assert_eq!(checked.tokens, TOKENS as usize);
         assert!(checked.to_string().contains("40 tokens, each the sampler's own choice"));
