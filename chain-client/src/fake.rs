@@ -21,7 +21,10 @@ use starling_primitives::{
 use std::{
     collections::{BTreeMap, HashMap},
     fmt,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        atomic::{AtomicU64, Ordering},
+        Mutex, MutexGuard, PoisonError,
+    },
 };
 use tokio::sync::watch;
 
@@ -99,6 +102,7 @@ struct Inner {
 /// A chain in memory.
 pub struct FakeChain {
     inner: Mutex<Inner>,
+    reads: AtomicU64,
     best: watch::Sender<Option<BlockTick>>,
     finalized: watch::Sender<Option<BlockTick>>,
 }
@@ -144,6 +148,7 @@ impl FakeChain {
                 refuse: None,
                 forks: 0,
             }),
+            reads: AtomicU64::new(0),
             best: watch::Sender::new(Some(tick)),
             finalized: watch::Sender::new(Some(tick)),
         }
@@ -176,6 +181,11 @@ impl FakeChain {
     /// The pool refuses everything with this error, until `None` is given.
     pub fn refuse(&self, error: Option<SubmitError>) {
         self.inner().refuse = error;
+    }
+
+    /// How often values were read.
+    pub fn reads(&self) -> u64 {
+        self.reads.load(Ordering::Relaxed)
     }
 
     /// Every call that the pool ever took.
@@ -289,6 +299,7 @@ impl Backend for FakeChain {
         place: Place,
         keys: &[Vec<Vec<u8>>],
     ) -> Result<Vec<Option<Vec<u8>>>, ChainError> {
+        self.reads.fetch_add(1, Ordering::Relaxed);
         self.with_block(at, |block| {
             keys.iter().map(|key| block.state.get(&(place, key.clone())).cloned()).collect()
         })

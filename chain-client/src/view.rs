@@ -211,6 +211,21 @@ impl ChainView {
         self.get(&entries::DELEGATIONS, (client.clone(), key.clone())).await
     }
 
+    /// What several clients have deposited, in order.
+    pub async fn deposits(&self, clients: &[AccountId]) -> Result<Vec<Deposit>, ChainError> {
+        let keys: Vec<_> = clients.iter().map(|client| (client.clone(),)).collect();
+        let found = self.get_many(&entries::DEPOSITS, &keys).await?;
+        Ok(found.into_iter().map(Option::unwrap_or_default).collect())
+    }
+
+    /// What several (client, key) pairs allow, in order.
+    pub async fn delegations(
+        &self,
+        keys: &[(AccountId, AccountId)],
+    ) -> Result<Vec<Option<Delegation>>, ChainError> {
+        self.get_many(&entries::DELEGATIONS, keys).await
+    }
+
     /// Native tokens that an account can spend.
     pub async fn balance(&self, account: &AccountId) -> Result<Balance, ChainError> {
         Ok(self

@@ -3,16 +3,22 @@
 //! `Started` reaches the chain a block or two after the request began. Until then its maximum price is counted here,
 //! against the deposit and the delegation limit as the latest block says them, so that requests in parallel cannot
 //! spend the same money twice.
+//!
+//! What the chain says of a client is read when its first request comes, and from then on with each block, beside the
+//! requests: the next ones find it in memory.
 
-use starling_chain_client::{ChainClient, ChainError};
+use starling_chain_client::{ChainClient, ChainError, Delegation};
 use starling_primitives::{request::Authorization, AccountId, Balance, BlockNumber, RequestId, H256};
 use std::{
     collections::HashMap,
+    hash::Hash,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-/// Accounts whose deposits are remembered between two blocks at most.
-const MAX_CACHED: usize = 100_000;
+/// Accounts whose deposits are remembered at most, and (account, key) pairs whose limits are.
+const MAX_KNOWN: usize = 10_000;
+/// Blocks without a request after which an account is forgotten.
+const KEPT_BLOCKS: BlockNumber = 64;
 
 /// Why a request is not covered.
 #[derive(Debug, thiserror::Error)]
@@ -51,11 +57,23 @@ struct Promise {
     until: Option<BlockNumber>,
 }
 
+/// What the chain said of an account or a key.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    balance: Balance,
+    /// Block of its last request.
+    used: BlockNumber,
+}
+
+/// Client, and key that may spend from its deposit.
+type Delegated = (AccountId, AccountId);
+
 #[derive(Debug, Default)]
 struct State {
     block: H256,
-    free: HashMap<AccountId, Balance>,
-    allowed: HashMap<(AccountId, AccountId), Balance>,
+    number: BlockNumber,
+    free: HashMap<AccountId, Known>,
+    allowed: HashMap<Delegated, Known>,
     promises: HashMap<RequestId, Promise>,
 }
 
@@ -113,8 +131,10 @@ impl Ledger {
         let key = (client.clone(), signer.clone());
         loop {
             let (block, free, allowed) = {
-                let state = self.lock();
-                (state.block, state.free.get(client).copied(), state.allowed.get(&key).copied())
+                let mut state = self.lock();
+                let number = state.number;
+                let free = use_known(&mut state.free, client, number);
+                (state.block, free, use_known(&mut state.allowed, &key, number))
             };
             let at = if block.is_zero() { self.chain.best_tick()?.hash } else { block };
             let free = match free {
@@ -131,11 +151,10 @@ impl Ledger {
             if state.block != block {
                 continue;
             }
-            if state.free.len() < MAX_CACHED {
-                state.free.insert(client.clone(), free);
-                if let Some(allowed) = allowed {
-                    state.allowed.insert(key.clone(), allowed);
-                }
+            let number = state.number;
+            remember(&mut state.free, client.clone(), free, number);
+            if let Some(allowed) = allowed {
+                remember(&mut state.allowed, key.clone(), allowed, number);
             }
             state.check(authorization, signer, free, allowed)?;
             let promise =
@@ -155,16 +174,21 @@ impl Ledger {
         Ok(delegation.map_or(0, |found| found.available()))
     }
 
-    /// Moves to a new block: forgets what the last one said, and the promises that this one knows of.
+    /// Moves to a new block: reads again what it says of the clients, and forgets the promises that it knows of.
     pub async fn advance(&self, block: H256, number: BlockNumber) -> Result<(), ChainError> {
-        let waiting: Vec<RequestId> = {
+        let (waiting, clients, keys) = {
             let state = self.lock();
-            state.promises.iter().filter(|(_, promise)| promise.until.is_some()).map(|(id, _)| *id).collect()
+            let waiting = state.promises.iter().filter(|(_, promise)| promise.until.is_some());
+            let waiting: Vec<RequestId> = waiting.map(|(id, _)| *id).collect();
+            (waiting, in_use(&state.free, number), in_use(&state.allowed, number))
         };
+        let view = self.chain.at(block);
         let known = match waiting.is_empty() {
             true => Vec::new(),
-            false => self.chain.at(block).inferences_of(&waiting).await?,
+            false => view.inferences_of(&waiting).await?,
         };
+        let deposits = view.deposits(&clients).await?;
+        let delegations = view.delegations(&keys).await?;
         // One step under one lock: nobody sees the old deposit without the promises that it does not contain.
         let mut state = self.lock();
         for (request_id, record) in waiting.iter().zip(known) {
@@ -174,8 +198,10 @@ impl Ledger {
         }
         state.promises.retain(|_, promise| promise.until.is_none_or(|until| number <= until));
         state.block = block;
-        state.free.clear();
-        state.allowed.clear();
+        state.number = number;
+        renew(&mut state.free, clients.into_iter().zip(deposits.iter().map(|deposit| deposit.free)));
+        let allowed = delegations.iter().map(|found| found.as_ref().map_or(0, Delegation::available));
+        renew(&mut state.allowed, keys.into_iter().zip(allowed));
         Ok(())
     }
 
@@ -188,6 +214,35 @@ impl Ledger {
     pub fn pending(&self) -> usize {
         self.lock().promises.len()
     }
+}
+
+/// What is known under a key, which is thereby used.
+fn use_known<K: Eq + Hash>(known: &mut HashMap<K, Known>, key: &K, now: BlockNumber) -> Option<Balance> {
+    let known = known.get_mut(key)?;
+    known.used = now;
+    Some(known.balance)
+}
+
+/// Keeps what was read, as long as there is room: without it each request asks the chain.
+fn remember<K: Eq + Hash>(known: &mut HashMap<K, Known>, key: K, balance: Balance, now: BlockNumber) {
+    if known.len() < MAX_KNOWN || known.contains_key(&key) {
+        known.insert(key, Known { balance, used: now });
+    }
+}
+
+/// The keys that had a request lately.
+fn in_use<K: Clone>(known: &HashMap<K, Known>, now: BlockNumber) -> Vec<K> {
+    let lately = known.iter().filter(|(_, known)| known.used.saturating_add(KEPT_BLOCKS) >= now);
+    lately.map(|(key, _)| key.clone()).collect()
+}
+
+/// Replaces everything by what a newer block says of some of the keys.
+fn renew<K: Eq + Hash>(known: &mut HashMap<K, Known>, balances: impl Iterator<Item = (K, Balance)>) {
+    let before = std::mem::take(known);
+    known.extend(balances.filter_map(|(key, balance)| {
+        let used = before.get(&key)?.used;
+        Some((key, Known { balance, used }))
+    }));
 }
 
 impl State {
@@ -223,6 +278,7 @@ impl State {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use starling_chain_client::{entries, fake::FakeChain, Deposit};
 
     fn authorization(request: u8, amount: Balance) -> Authorization {
         Authorization {
@@ -233,6 +289,62 @@ mod tests {
             gateway: AccountId::new([2; 32]),
             expires_at: 10,
         }
+    }
+
+    /// A client with a deposit, and a key of its that may spend a part.
+    fn chain(free: Balance, limit: Balance) -> (Arc<FakeChain>, Ledger) {
+        let fake = Arc::new(FakeChain::default());
+        write(&fake, free, limit);
+        let ledger = Ledger::new(ChainClient::new(fake.clone()));
+        (fake, ledger)
+    }
+
+    fn write(fake: &FakeChain, free: Balance, limit: Balance) {
+        fake.write(|state| {
+            let client = authorization(0, 0).client;
+            state.put(&entries::DEPOSITS, (client.clone(),), &Deposit { free, reserved: 0 });
+            let delegation = Delegation { limit, ..Delegation::default() };
+            state.put(&entries::DELEGATIONS, (client, key()), &delegation);
+        });
+        fake.advance();
+    }
+
+    fn key() -> AccountId {
+        AccountId::new([9; 32])
+    }
+
+    async fn advance(ledger: &Ledger) {
+        let tick = ledger.chain.best_tick().unwrap();
+        ledger.advance(tick.hash, tick.number).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_known_client_is_looked_up_with_the_block_and_not_with_the_request() {
+        let (fake, ledger) = chain(100, 60);
+        advance(&ledger).await;
+        drop(ledger.promise(&authorization(1, 50), &key()).await.unwrap());
+        write(&fake, 100, 40);
+        advance(&ledger).await;
+        let before = fake.reads();
+        let refused = ledger.promise(&authorization(2, 50), &key()).await;
+        assert!(matches!(refused, Err(NotCovered::Delegation { available: 40, needed: 50 })), "{refused:?}");
+        let promised = ledger.promise(&authorization(3, 30), &key()).await.unwrap();
+        let refused = ledger.promise(&authorization(4, 20), &key()).await;
+        assert!(matches!(refused, Err(NotCovered::Delegation { available: 10, needed: 20 })), "{refused:?}");
+        drop(promised);
+        assert_eq!(fake.reads(), before, "the chain was asked for a client that it had told of");
+    }
+
+    #[tokio::test]
+    async fn a_client_without_requests_is_forgotten() {
+        let (fake, ledger) = chain(100, 60);
+        advance(&ledger).await;
+        drop(ledger.promise(&authorization(1, 50), &key()).await.unwrap());
+        let number = ledger.chain.best_tick().unwrap().number;
+        fake.advance_to(number + KEPT_BLOCKS + 1);
+        advance(&ledger).await;
+        assert!(ledger.lock().free.is_empty() && ledger.lock().allowed.is_empty());
+        assert!(ledger.promise(&authorization(2, 50), &key()).await.is_ok(), "and asked for anew");
     }
 
     proptest! {
