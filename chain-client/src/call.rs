@@ -4,6 +4,7 @@ use crate::types::Endpoints;
 use codec::{Compact, Encode};
 use scale_info::{meta_type, MetaType};
 use starling_primitives::{
+    fraud::FraudProof,
     profile::Profile,
     records::{Delivered, Finished, Started},
     schedule::Schedule,
@@ -179,6 +180,11 @@ calls! {
         /// The verdicts.
         verdicts: Vec<Verdict>
     } = "Verification"."submit_verdicts";
+    /// Anyone shows that an executor lied; a worker does so for free when the proof holds.
+    ProveFraud {
+        /// The proof.
+        proof: Box<FraudProof>
+    } = "Verification"."prove_fraud";
     /// A worker claims its host's due.
     Claim {
         /// Of which epoch.

@@ -15,13 +15,13 @@ pub fn fabricated(figures: &Figures, calibration: &Calibration) -> bool {
     !within(figures, calibration, FABRICATED_FACTOR)
 }
 
+/// The largest sum that is within a limit: `limit x tokens + allowance`.
+pub(crate) fn allowed(limit: u32, figures: &Figures, calibration: &Calibration) -> u64 {
+    u64::from(limit).saturating_mul(figures.tokens.into()).saturating_add(calibration.short_allowance.into())
+}
+
 fn within(figures: &Figures, calibration: &Calibration, factor: u64) -> bool {
-    let allowed = |limit: u32| {
-        u64::from(limit)
-            .saturating_mul(figures.tokens.into())
-            .saturating_add(calibration.short_allowance.into())
-            .saturating_mul(factor)
-    };
+    let allowed = |limit: u32| allowed(limit, figures, calibration).saturating_mul(factor);
     figures.distance_sum <= allowed(calibration.distance_limit)
         && figures.margin_sum <= allowed(calibration.margin_limit)
 }

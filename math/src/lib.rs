@@ -14,6 +14,7 @@ pub mod dispute;
 pub mod draw;
 pub mod duty;
 pub mod emission;
+pub mod evidence;
 pub mod judge;
 pub mod reputation;
 pub mod weights;

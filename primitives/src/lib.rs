@@ -11,6 +11,7 @@ extern crate alloc;
 
 mod bits;
 mod fixed;
+pub mod fraud;
 pub mod hashing;
 pub mod ids;
 pub mod merkle;

@@ -82,6 +82,13 @@ pub enum ReplayError {
         /// Root committed to.
         expected: H256,
     },
+    /// The first window does not continue the request id.
+    Unchained {
+        /// Hash it continues.
+        found: H256,
+        /// The request id.
+        expected: H256,
+    },
     /// The bytes of a window do not decode.
     Window {
         /// The window.
@@ -141,6 +148,9 @@ impl fmt::Display for ReplayError {
             Self::WindowCount { found, expected } => write!(f, "{found} windows, expected {expected}"),
             Self::Root { found, expected } => {
                 write!(f, "transcript root is {found:?}, expected {expected:?}")
+            }
+            Self::Unchained { found, expected } => {
+                write!(f, "the first window continues {found:?}, expected {expected:?}")
             }
             Self::Window { index, .. } => write!(f, "window {index} does not decode"),
             Self::WindowLength { index, found, expected } => {
@@ -228,17 +238,6 @@ pub fn replay_window(
     replay_window_on(header, &Tape::new(tape_seed), window_index, bytes, completion_tokens, checks)
 }
 
-/// What an executor committed to on chain, as far as a window can be held against it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Commitment {
-    /// The request.
-    pub request_id: H256,
-    /// Root of its transcript.
-    pub transcript_root: H256,
-    /// Tokens generated.
-    pub completion_tokens: u32,
-}
-
 /// Why a fraud proof proves nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoFraud {
@@ -264,11 +263,14 @@ impl core::error::Error for NoFraud {}
 
 /// Judges a fraud proof: `Ok` says what the executor committed to although it cannot be true.
 ///
-/// Only what the executor committed to counts against it: a header or window of the accuser's making is refused.
+/// Only what the executor committed to counts against it: a header or window of the accuser's making is refused. One
+/// window shows what it holds, that the first one continues the request id and, when it is the only one, that the
+/// answer is another one; a chain that breaks later and an answer of several windows take the whole transcript
+/// ([`replay`]).
 pub fn prove_fraud(
     header: &RequestHeader,
     tape_seed: &H256,
-    commitment: &Commitment,
+    commitment: &Finished,
     opened: &WindowProof,
     checks: &Checks<'_>,
 ) -> Result<ReplayError, NoFraud> {
@@ -278,11 +280,31 @@ pub fn prove_fraud(
     if !opened.opens(&commitment.transcript_root, commitment.completion_tokens) {
         return Err(NoFraud::NotCommitted);
     }
-    let (index, tokens) = (opened.index, commitment.completion_tokens);
-    match replay_window(header, tape_seed, index, &opened.bytes, tokens, checks) {
-        Ok(_) => Err(NoFraud::Replays),
+    match replay_opened(header, tape_seed, commitment, opened, checks) {
+        Ok(()) => Err(NoFraud::Replays),
         Err(fraud) => Ok(fraud),
     }
+}
+
+fn replay_opened(
+    header: &RequestHeader,
+    tape_seed: &H256,
+    commitment: &Finished,
+    opened: &WindowProof,
+    checks: &Checks<'_>,
+) -> Result<(), ReplayError> {
+    let (index, tokens) = (opened.index, commitment.completion_tokens);
+    if index == 0 && opened.previous != commitment.request_id {
+        return Err(ReplayError::Unchained { found: opened.previous, expected: commitment.request_id });
+    }
+    let records = replay_window(header, tape_seed, index, &opened.bytes, tokens, checks)?;
+    if window_count(tokens) > 1 {
+        return Ok(());
+    }
+    let answer: Vec<u32> =
+        records.iter().filter_map(TokenRecord::chosen).map(|candidate| candidate.token).collect();
+    equal(response_hash(&answer), commitment.response_hash)
+        .map_err(|(found, expected)| ReplayError::ResponseHash { found, expected })
 }
 
 fn equal(found: H256, expected: H256) -> Result<(), (H256, H256)> {

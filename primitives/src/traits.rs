@@ -85,6 +85,14 @@ pub trait Hosts {
     fn slash_bond(host: &AccountId, amount: Balance, to: &AccountId) -> Balance;
 }
 
+/// What hosts answer with for what their workers say.
+pub trait Bonds {
+    /// What is held of the host's funds; 0 when it is no host.
+    fn bond(host: &AccountId) -> Balance;
+    /// Burns up to `amount` of the bond; returns what was burned.
+    fn burn(host: &AccountId, amount: Balance) -> Balance;
+}
+
 /// The registry of profiles.
 pub trait Profiles {
     /// A registered profile that takes new work: until the end of the epoch in which it is retired.
@@ -121,8 +129,12 @@ pub trait Weights {
 
 /// Reputation of hosts.
 pub trait Reputation {
-    /// Reputation in ppm; 0 for a host nobody knows.
+    /// Reputation in ppm, as far as it counts now; 0 for a host nobody knows.
     fn reputation(host: &AccountId) -> Ppm;
+    /// Whether the host may get new work: not while too many accuse it.
+    fn may_work(_host: &AccountId) -> bool {
+        true
+    }
     /// The host finished a clean epoch (it claimed it with all duties done).
     fn on_clean_epoch(host: &AccountId, epoch: EpochIndex);
     /// The host missed work of an epoch (an expired or unavailable inference).
@@ -151,6 +163,9 @@ pub trait Inferences {
     fn dispute(id: crate::InferenceId);
     /// The dispute is over. `valid = false` refunds the client in full (through [`Pots::refund`]).
     fn settle_dispute(id: crate::InferenceId, valid: bool);
+    /// The answer is proven wrong, whatever was said of it before: as `settle_dispute` with `valid = false`, but from
+    /// every state in which the client has paid. Does nothing in the others.
+    fn invalidate(id: crate::InferenceId);
 }
 
 /// Duties of verification, as a claim checks them.

@@ -20,7 +20,17 @@ use sp_runtime::{
     ApplyExtrinsicResult, ExtrinsicInclusionMode,
 };
 use sp_session::OpaqueGeneratedSessionKeys;
-use starling_primitives::{schedule::EpochState, traits::Clock, EpochIndex};
+use starling_primitives::{
+    fraud::{Fraud, FraudProof},
+    records::Finished,
+    replay::ReplayError,
+    request::SamplingParams,
+    sampler,
+    schedule::EpochState,
+    traits::Clock,
+    transcript::{Candidate, Transcript},
+    EpochIndex,
+};
 
 impl_runtime_apis! {
     impl sp_api::Core<Block> for Runtime {
@@ -232,6 +242,27 @@ impl_runtime_apis! {
 
         fn claimable(epoch: EpochIndex, host: AccountId) -> (Balance, Balance) {
             Rewards::claimable(epoch, &host)
+        }
+
+        fn fraud(proof: FraudProof) -> Option<Fraud> {
+            Verification::fraud(&proof)
+        }
+
+        fn replay(transcript: Transcript, tape_seed: H256, finished: Finished) -> Result<Vec<u32>, ReplayError> {
+            starling_primitives::replay::replay(&transcript, &tape_seed, &finished)
+                .map(|replayed| replayed.tokens)
+        }
+
+        fn sample(
+            tape_seed: H256,
+            position: u32,
+            candidates: Vec<Candidate>,
+            sampling: SamplingParams,
+        ) -> (Vec<i64>, Option<u32>) {
+            let score = |candidate| sampler::score(&tape_seed, position, candidate, &sampling);
+            let scores = candidates.iter().map(score).collect();
+            let chosen = sampler::sample(&tape_seed, position, &candidates, &sampling);
+            (scores, chosen.and_then(|index| u32::try_from(index).ok()))
         }
     }
 

@@ -12,7 +12,7 @@ use frame_support::{
 };
 use sp_runtime::traits::UniqueSaturatedInto;
 use starling_primitives::{
-    traits::{Clock, Hosts as HostsTrait, Profiles, Weights},
+    traits::{Bonds, Clock, Hosts as HostsTrait, Profiles, Weights},
     AccountId, Balance, BlockNumber, ProfileId, Work,
 };
 
@@ -136,7 +136,7 @@ impl<T: Config> Pallet<T> {
     /// Invariants of the registry:
     ///
     /// 1. Hosts and worker keys map to each other, one to one, and no account is both.
-    /// 2. Each bond is held, and at most the full bond; it is full unless the host was convicted.
+    /// 2. Each bond is held, and at most the full bond.
     /// 3. A worker account is self-sufficient.
     /// 4. The profiles of a host ascend.
     /// 5. The count is the number of hosts that are neither suspended nor removed; a removed host was convicted twice.
@@ -153,7 +153,7 @@ impl<T: Config> Pallet<T> {
             ensure!(frame_system::Pallet::<T>::sufficients(&info.worker) > 0, "a worker that needs funds");
             let held = T::Currency::balance_on_hold(&HoldReason::Bond.into(), &host);
             ensure!(held == info.bond, "a bond that is not held");
-            ensure!(info.bond == T::Bond::get() || info.convictions > 0, "a bond that is not full");
+            ensure!(info.bond <= T::Bond::get(), "a bond that is more than full");
             ensure!(info.profiles.iter().zip(info.profiles.iter().skip(1)).all(|(a, b)| a < b), "unsorted");
             ensure!(info.status != HostStatus::Removed || info.convictions > 1, "removed without reason");
         }
@@ -231,5 +231,29 @@ impl<T: Config> HostsTrait for Pallet<T> {
             Self::deposit_event(Event::BondSlashed { host: host.clone(), amount: taken, to: to.clone() });
         }
         taken
+    }
+}
+
+impl<T: Config> Bonds for Pallet<T> {
+    fn bond(host: &AccountId) -> Balance {
+        Hosts::<T>::get(host).map_or(0, |info| info.bond)
+    }
+
+    fn burn(host: &AccountId, amount: Balance) -> Balance {
+        let Some(mut info) = Hosts::<T>::get(host) else { return 0 };
+        let burned = T::Currency::burn_held(
+            &HoldReason::Bond.into(),
+            host,
+            amount.min(info.bond),
+            Precision::BestEffort,
+            Fortitude::Force,
+        )
+        .unwrap_or(0);
+        if burned > 0 {
+            info.bond = info.bond.saturating_sub(burned);
+            Hosts::<T>::insert(host, info);
+            Self::deposit_event(Event::BondBurned { host: host.clone(), amount: burned });
+        }
+        burned
     }
 }

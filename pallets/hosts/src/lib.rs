@@ -22,7 +22,8 @@
 //! ## Low-level details
 //!
 //! * The bond is a *hold*. It pays for what the host was paid unjustly when the pot cannot pay it back any more
-//!   ([`Hosts::slash_bond`]); `resume` fills it up again. It comes back with `deregister`, which waits until the host
+//!   ([`HostsTrait::slash_bond`]), and part of it burns when the worker accuses somebody falsely ([`starling_primitives::traits::Bonds::burn`]);
+//!   `resume` fills it up again. It comes back with `deregister`, which waits until the host
 //!   has had no weight for three epochs, so that nothing recorded in its name is open.
 //! * A worker account needs no balance: registration makes it self-sufficient.
 //! * `announce` is free, but not more often than every [`Config::AnnounceInterval`] blocks.
@@ -184,6 +185,13 @@ pub mod pallet {
             amount: Balance,
             /// Who got it.
             to: AccountId,
+        },
+        /// Part of a host's bond was burned: its worker said what is not true.
+        BondBurned {
+            /// The host.
+            host: AccountId,
+            /// What was burned.
+            amount: Balance,
         },
         /// A host left; its bond is free.
         Deregistered {

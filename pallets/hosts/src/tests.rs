@@ -6,7 +6,7 @@ use frame_support::{
 };
 use proptest::prelude::*;
 use sp_runtime::TokenError;
-use starling_primitives::traits::Hosts as HostsTrait;
+use starling_primitives::traits::{Bonds, Hosts as HostsTrait};
 
 fn profiles(ids: &[u32]) -> crate::HostProfiles {
     BoundedVec::truncate_from(ids.to_vec())
@@ -154,6 +154,25 @@ fn the_bond_pays_and_is_filled_up_again() {
 }
 
 #[test]
+fn what_a_worker_says_falsely_burns_from_the_bond() {
+    build_and_execute(|| {
+        assert_eq!(Hosts::bond(&account(1)), BOND);
+        assert_eq!(Hosts::burn(&account(1), 300), 300);
+        System::assert_last_event(Event::BondBurned { host: account(1), amount: 300 }.into());
+        assert_eq!((Hosts::bond(&account(1)), Balances::total_issuance()), (BOND - 300, 90_000 - 300));
+        Hosts::do_try_state().unwrap();
+        assert_eq!(Hosts::burn(&account(1), BOND), BOND - 300);
+        assert_eq!((Hosts::bond(&account(1)), Hosts::burn(&account(1), 1)), (0, 0));
+        assert_eq!((Hosts::bond(&account(77)), Hosts::burn(&account(77), 1)), (0, 0));
+        assert_eq!(Balances::total_issuance(), 90_000 - BOND);
+        // It stays a host, and fills the bond up when it resumes.
+        assert_ok!(Hosts::drain(signed(1)));
+        assert_ok!(Hosts::resume(signed(1)));
+        assert_eq!(Hosts::bond(&account(1)), BOND);
+    });
+}
+
+#[test]
 fn leaving_waits_until_nothing_can_be_open() {
     build_and_execute(|| {
         set_weight(3, 1, 5);
@@ -225,6 +244,7 @@ enum Step {
     Deregister(u8),
     Convict(u8),
     Slash(u8, u128),
+    Burn(u8, u128),
     Weight(u8, u64),
     NextEpoch,
 }
@@ -239,6 +259,7 @@ fn step() -> impl Strategy<Value = Step> {
         host.clone().prop_map(Step::Deregister),
         host.clone().prop_map(Step::Convict),
         (host.clone(), 0u128..2_000).prop_map(|(a, b)| Step::Slash(a, b)),
+        (host.clone(), 0u128..2_000).prop_map(|(a, b)| Step::Burn(a, b)),
         (host, 0u64..2).prop_map(|(a, b)| Step::Weight(a, b)),
         Just(Step::NextEpoch),
     ]
@@ -270,6 +291,11 @@ proptest! {
                     Step::Slash(host, amount) => {
                         Hosts::convict(&account(host));
                         let _ = Hosts::slash_bond(&account(host), amount, &account(9));
+                    }
+                    Step::Burn(host, amount) => {
+                        let issuance = Balances::total_issuance();
+                        let burned = Hosts::burn(&account(host), amount);
+                        assert_eq!(Balances::total_issuance(), issuance - burned);
                     }
                     Step::Weight(host, weight) => set_weight(Epoch::get(), host, weight),
                     Step::NextEpoch => Epoch::set(Epoch::get() + 1),

@@ -42,6 +42,17 @@ impl<T: Config> Pallet<T> {
     }
 }
 
+impl<T: Config> Pallet<T> {
+    /// The answer of a paid record does not stand: the client has its money back.
+    fn take_back(id: InferenceId, record: InferenceRecord) {
+        let refunded = Self::refund_price(id, &record);
+        Self::credit(&record, refunded);
+        let record = InferenceRecord { state: InferenceState::Invalid, amount: 0, ..record };
+        Inferences::<T>::insert(id.epoch, id.index, record);
+        Self::deposit_event(Event::Settled { id, valid: false, refunded });
+    }
+}
+
 impl<T: Config> InferencesApi for Pallet<T> {
     fn count(epoch: EpochIndex) -> u32 {
         Counts::<T>::get(epoch)
@@ -70,21 +81,29 @@ impl<T: Config> InferencesApi for Pallet<T> {
     }
 
     fn settle_dispute(id: InferenceId, valid: bool) {
-        let Some(mut record) = Inferences::<T>::get(id.epoch, id.index) else { return };
+        let Some(record) = Inferences::<T>::get(id.epoch, id.index) else { return };
         if record.state != InferenceState::Disputed {
             defensive!("only a disputed inference is settled");
             return;
         }
-        let refunded = if valid { 0 } else { Self::refund_price(id, &record) };
-        if valid {
-            record.state = InferenceState::Valid;
-        } else {
-            Self::credit(&record, refunded);
-            record.state = InferenceState::Invalid;
-            record.amount = 0;
+        if !valid {
+            return Self::take_back(id, record);
         }
-        Inferences::<T>::insert(id.epoch, id.index, record);
-        Self::deposit_event(Event::Settled { id, valid, refunded });
+        Inferences::<T>::insert(
+            id.epoch,
+            id.index,
+            InferenceRecord { state: InferenceState::Valid, ..record },
+        );
+        Self::deposit_event(Event::Settled { id, valid, refunded: 0 });
+    }
+
+    fn invalidate(id: InferenceId) {
+        use InferenceState::{Delivered, Disputed, Finished, Valid};
+        let record = Inferences::<T>::get(id.epoch, id.index);
+        let paid = |record: &InferenceRecord| matches!(record.state, Finished | Delivered | Disputed | Valid);
+        if let Some(record) = record.filter(paid) {
+            Self::take_back(id, record);
+        }
     }
 }
 

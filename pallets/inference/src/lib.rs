@@ -271,7 +271,7 @@ pub mod pallet {
             /// Place of the record.
             id: InferenceId,
         },
-        /// The vote is over.
+        /// The vote is over, or the answer is proven wrong.
         Settled {
             /// Place of the record.
             id: InferenceId,

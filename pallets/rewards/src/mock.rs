@@ -204,6 +204,7 @@ impl Inferences for Mock {
     fn note_verdict(_: InferenceId, _: BlockNumber) {}
     fn dispute(_: InferenceId) {}
     fn settle_dispute(_: InferenceId, _: bool) {}
+    fn invalidate(_: InferenceId) {}
 }
 
 pub(crate) fn host(id: u8) -> AccountId {

@@ -110,6 +110,27 @@ fn claims_are_taken_in_their_time_only() {
 }
 
 #[test]
+fn the_check_is_the_same_whenever_one_claims() {
+    ExtBuilder::default().weights(&[1, 1]).build_and_execute(|| {
+        next_epoch();
+        to_claims();
+        // Everything is undone, so that what is asked for is the sample.
+        Undone::set([(0, (0..INFERENCES).collect())].into());
+        let asked = || Rewards::undone_duties(1, &host(0), &duty(0, 1).1);
+        let first = asked();
+        assert_eq!(first, sample(0, 1));
+        while System::block_number() < clock::epoch_end(&Current::get()) - 1 {
+            System::set_block_number(System::block_number() + 1);
+            assert_eq!(asked(), first);
+            assert_noop!(claim(0, 1), Error::<Test>::DutyMissing);
+        }
+        // Refused as often as that, and nothing is lost.
+        Undone::set(Default::default());
+        assert_ok!(claim(0, 1));
+    });
+}
+
+#[test]
 fn only_the_hosts_own_key_claims() {
     ExtBuilder::default().weights(&[1, 1, 1]).build_and_execute(|| {
         next_epoch();

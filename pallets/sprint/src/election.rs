@@ -57,6 +57,11 @@ impl<T: Config> Pallet<T> {
         });
     }
 
+    /// Whether the host can get weight by a sprint. It votes on others' all the same while it is accused.
+    pub(crate) fn may_get_weight(host: &AccountId) -> bool {
+        T::Hosts::may_sprint(host) && T::Reputation::may_work(host)
+    }
+
     /// Accepted work of every commitment; the weight that this took. Bounded by `MaxCommitments x MaxVoters`.
     fn tabulate(sprint: &Sprint) -> (WorkTable, Weight) {
         let mut by_profile: BTreeMap<ProfileId, Vec<(AccountId, SprintCommitment)>> = BTreeMap::new();
@@ -75,7 +80,7 @@ impl<T: Config> Pallet<T> {
                 let votes = Self::votes(sprint.epoch, profile_id, prover);
                 commitments = commitments.saturating_add(1);
                 verdicts = verdicts.saturating_add(votes.len() as u32);
-                if !T::Hosts::may_sprint(prover) {
+                if !Self::may_get_weight(prover) {
                     continue;
                 }
                 let others = eligible
@@ -145,7 +150,7 @@ impl<T: Config> Pallet<T> {
         lists.sort_unstable_by_key(|(profile, _)| *profile);
         for (profile, hosts) in lists {
             for entry in hosts {
-                if T::Hosts::may_sprint(&entry.host) {
+                if Self::may_get_weight(&entry.host) {
                     table.entry(entry.host).or_default().push((profile, entry.weight));
                 }
             }

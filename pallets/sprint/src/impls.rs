@@ -41,6 +41,9 @@ impl<T: Config> Pallet<T> {
             return Err(Error::<T>::NotInCommit.into());
         }
         Self::check_takes_part(epoch.index, profile, &host)?;
+        if !Self::may_get_weight(&host) {
+            return Err(Error::<T>::NotTakingPart.into());
+        }
         if !(1..=MAX_SPRINT_COUNT).contains(&commitment.count) {
             return Err(Error::<T>::CountOutOfRange.into());
         }

@@ -228,7 +228,7 @@ pub mod pallet {
         UnknownProfile,
         /// The host does not serve the profile.
         NotServing,
-        /// The host is draining.
+        /// The host is draining, or too many accuse it.
         NotTakingPart,
         /// The host withheld its contribution to the seed of this sprint.
         Withheld,

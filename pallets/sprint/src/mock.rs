@@ -47,6 +47,8 @@ parameter_types! {
     pub static Before: Option<EpochState> = None;
     pub static Withheld: BTreeSet<u8> = BTreeSet::new();
     pub static Draining: BTreeSet<u8> = BTreeSet::new();
+    /// Too many accuse them.
+    pub static Stopped: BTreeSet<u8> = BTreeSet::new();
     /// Pairs of host and profile that is not served.
     pub static Unserved: BTreeSet<(u8, ProfileId)> = BTreeSet::new();
     pub static Since: BTreeMap<u8, BlockNumber> = BTreeMap::new();
@@ -148,6 +150,9 @@ impl Profiles for Mock {
 impl Reputation for Mock {
     fn reputation(host: &AccountId) -> Ppm {
         id_of(host).and_then(|id| Reputations::get().get(&id).copied()).unwrap_or(0)
+    }
+    fn may_work(host: &AccountId) -> bool {
+        id_of(host).is_none_or(|id| !Stopped::get().contains(&id))
     }
     fn on_clean_epoch(_: &AccountId, _: EpochIndex) {}
     fn on_missed(_: &AccountId, _: EpochIndex) {}
@@ -254,6 +259,7 @@ impl ExtBuilder {
         Before::set(None);
         Withheld::set(BTreeSet::new());
         Draining::set(BTreeSet::new());
+        Stopped::set(BTreeSet::new());
         Unserved::set(BTreeSet::new());
         Since::set(BTreeMap::new());
         Reputations::set(BTreeMap::new());

@@ -353,6 +353,27 @@ fn who_leaves_after_committing_gets_no_weight() {
 }
 
 #[test]
+fn whom_too_many_accuse_gets_no_weight_but_votes() {
+    ExtBuilder::default().weights(&[1, 1, 1, 1]).build_and_execute(|| {
+        Stopped::set([3].into());
+        to_commit();
+        commit_refused(3, 0, commitment(5), Error::NotTakingPart);
+        (0..3).for_each(|id| commit(id, 0, 10));
+        to_check();
+        assert_ok!(judge(3, 0, &[(0, verdict(6, 0)), (1, verdict(6, 0)), (2, verdict(6, 0))]));
+        assert_ok!(judge(0, 0, &[(1, verdict(6, 0)), (2, verdict(6, 0))]));
+        // Accused while its samples are checked.
+        Stopped::set([2, 3].into());
+        next_epoch();
+        assert_eq!(weights_of(1).into_iter().map(|(id, _)| id).collect::<Vec<_>>(), [0, 1]);
+        // Without a sprint the weights carry over, without the accused ones'.
+        Stopped::set([0].into());
+        next_epoch();
+        assert_eq!(weights_of(2).into_iter().map(|(id, _)| id).collect::<Vec<_>>(), [1]);
+    });
+}
+
+#[test]
 fn the_heaviest_hosts_fit() {
     ExtBuilder::default().build_and_execute(|| {
         to_commit();

@@ -76,7 +76,7 @@ impl<T: Config> Pallet<T> {
     }
 
     /// A host is suspended once per epoch, however many of its answers fall.
-    fn convict(host: &AccountId, id: InferenceId) {
+    pub(crate) fn convict(host: &AccountId, id: InferenceId) {
         let fallen = Convictions::<T>::get(id.epoch, host);
         Convictions::<T>::insert(id.epoch, host, fallen.unwrap_or(0).saturating_add(1));
         Self::set_reputation(host, reputation::after_conviction());

@@ -1,8 +1,8 @@
 //! Pruning: bounded work in what a block has left.
 
 use crate::{
-    weights, Config, Convictions, Coverage, CoverageMarks, Disputes, Missed, OpenDisputes, Pallet,
-    PrunedBefore, Tallies, Verdicts,
+    weights, Accusations, Config, Convictions, Coverage, CoverageMarks, Disputes, Doubts, Missed,
+    OpenDisputes, Pallet, PrunedBefore, Standings, Tallies, Verdicts,
 };
 use frame_support::{traits::Get, weights::Weight};
 use sp_io::MultiRemovalResults;
@@ -40,13 +40,16 @@ impl<T: Config> Pallet<T> {
 
     /// Removes up to `limit` entries; returns how many, and whether none are left.
     fn prune_epoch(epoch: EpochIndex, limit: u32) -> (u32, bool) {
-        let clear: [fn(EpochIndex, u32) -> MultiRemovalResults; 6] = [
+        let clear: [fn(EpochIndex, u32) -> MultiRemovalResults; 9] = [
             |epoch, limit| Verdicts::<T>::clear_prefix(epoch, limit, None),
             |epoch, limit| Tallies::<T>::clear_prefix(epoch, limit, None),
             |epoch, limit| Disputes::<T>::clear_prefix(epoch, limit, None),
             |epoch, limit| CoverageMarks::<T>::clear_prefix(epoch, limit, None),
             |epoch, limit| Missed::<T>::clear_prefix(epoch, limit, None),
             |epoch, limit| Convictions::<T>::clear_prefix(epoch, limit, None),
+            |epoch, limit| Doubts::<T>::clear_prefix(epoch, limit, None),
+            |epoch, limit| Accusations::<T>::clear_prefix(epoch, limit, None),
+            |epoch, limit| Standings::<T>::clear_prefix(epoch, limit, None),
         ];
         let mut removed = 0u32;
         for clear in clear {

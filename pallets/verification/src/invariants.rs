@@ -3,12 +3,16 @@
 use crate::{
     types::{DisputeStatus, Votes},
     verdicts::Juries,
-    Config, Coverage, CoverageMarks, Disputes, OpenDisputes, Pallet, PrunedBefore, Reputations, Tallies,
-    Verdicts,
+    Accusations, Config, Coverage, CoverageMarks, Disputes, Doubts, OpenDisputes, Pallet, PrunedBefore,
+    Reputations, Standings, Tallies, Verdicts,
 };
-use alloc::{collections::BTreeMap, vec::Vec};
+use alloc::{
+    collections::{BTreeMap, BTreeSet},
+    vec::Vec,
+};
 use frame_support::ensure;
 use sp_runtime::DispatchError;
+use starling_math::evidence::ACCUSES;
 use starling_primitives::{
     records::InferenceState,
     traits::{Clock, Inferences},
@@ -22,12 +26,30 @@ impl<T: Config> Pallet<T> {
     /// 2. The queue names exactly the open disputes, and their inferences are disputed.
     /// 3. Windows of an epoch follow each other without gap or overlap up to what is closed.
     /// 4. Reputations are at most 1,000,000 ppm and never stored as 0.
+    /// 5. A running product lies between 1 and the test's limit, nobody doubts or accuses itself, nobody accuses twice, and
+    ///    an accused host has a standing.
     pub fn do_try_state() -> Result<(), DispatchError> {
         Self::check_votes()?;
         Self::check_disputes()?;
         Self::check_coverage()?;
         for reputation in Reputations::<T>::iter_values() {
             ensure!((1..=PPM).contains(&reputation), "a reputation out of range");
+        }
+        Self::check_suspicion()
+    }
+
+    fn check_suspicion() -> Result<(), DispatchError> {
+        for (_, (executor, _, verifier), doubt) in Doubts::<T>::iter() {
+            ensure!((1..ACCUSES).contains(&doubt), "a doubt out of range");
+            ensure!(executor != verifier, "a host doubts itself");
+        }
+        let oldest = PrunedBefore::<T>::get();
+        for (epoch, (executor, _), accusers) in Accusations::<T>::iter().filter(|(epoch, ..)| *epoch > oldest)
+        {
+            let distinct: BTreeSet<_> = accusers.iter().collect();
+            ensure!(distinct.len() == accusers.len() && !distinct.is_empty(), "nobody accuses, or one twice");
+            ensure!(!distinct.contains(&executor), "a host accuses itself");
+            ensure!(Standings::<T>::contains_key(epoch, executor), "an accused host without a standing");
         }
         Ok(())
     }

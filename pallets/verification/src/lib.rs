@@ -20,6 +20,14 @@
 //! answer falls, the client is refunded; if more than half says that the transcript itself is bad, the executor is
 //! convicted: reputation 0, suspended, the epoch's due lost. A transcript that more than half cannot get is a miss.
 //!
+//! A lie that needs no model to be seen needs no vote: [`Call::prove_fraud`] shows the executor's signed receipt beside
+//! what it put on chain, or beside a window that it commits to and that does not replay. The chain judges for itself.
+//!
+//! What no single verdict shows is left to a sequential test: every verdict within the limits is a bet against the
+//! executor's honesty, and each verifier keeps the running product of its own ([`starling_math::evidence`]). One that
+//! crosses the test's limit *accuses*. An accused host's reputation counts as 0 from the next epoch on; with a third of
+//! the weight against it, it gets no new work; with half, it is convicted.
+//!
 //! ## Low-level details
 //!
 //! * Weights are those of the inference's epoch and profile, without the executor's.
@@ -34,8 +42,10 @@
 //!
 //! ## Limitations
 //!
-//! Everybody who serves the profile is the jury. Panels drawn by the beacon, convictions by a sequential test over many
-//! verdicts, and fraud proofs that the chain checks itself take this place when hosts become many.
+//! * Everybody who serves the profile is the jury. Panels drawn by the beacon take this place when hosts become many.
+//! * A receipt is checked against the executor's present worker key: who replaced it can be convicted by votes only.
+//! * One window shows what it holds; a chain of hashes that breaks after the first window, an answer of several windows
+//!   that is not the transcript's, and a window longer than any valid one are left to the votes.
 
 #![cfg_attr(not(feature = "std"), no_std)]
 
@@ -44,12 +54,14 @@ extern crate alloc;
 mod coverage;
 mod disputes;
 mod duties;
+mod fraud;
 mod hooks;
 #[cfg(any(test, feature = "try-runtime"))]
 mod invariants;
 #[cfg(test)]
 mod mock;
 mod reputation;
+mod suspicion;
 #[cfg(test)]
 mod tests;
 pub mod types;
@@ -57,20 +69,28 @@ mod verdicts;
 pub mod weights;
 
 pub use pallet::*;
-pub use types::{CoverageMark, CoverageState, Dispute, DisputeStatus, Refusal, VerdictRecord, Votes};
+pub use types::{
+    Accuser, CoverageMark, CoverageState, Dispute, DisputeStatus, Refusal, VerdictRecord, Votes,
+};
 
 /// The pallet.
 #[frame_support::pallet]
 pub mod pallet {
     use crate::{
-        types::{CoverageMark, CoverageState, Dispute, Refusal, VerdictBatch, VerdictRecord, Votes},
+        types::{
+            Accuser, Accusers, CoverageMark, CoverageState, Dispute, Refusal, VerdictBatch, VerdictRecord,
+            Votes,
+        },
         weights,
     };
-    use frame_support::pallet_prelude::*;
+    use alloc::boxed::Box;
+    use frame_support::{pallet_prelude::*, traits::fungible};
     use frame_system::pallet_prelude::*;
+    use starling_math::evidence::Standing;
     use starling_primitives::{
-        traits::{Beacon, Clock, Hosts, Inferences, Profiles, Weights},
-        AccountId, EpochIndex, InferenceId, Ppm,
+        fraud::{Fraud, FraudProof, NoProof},
+        traits::{Beacon, Bonds, Clock, Hosts, Inferences, Profiles, Weights},
+        AccountId, Balance, EpochIndex, InferenceId, Ppm, ProfileId, H256,
     };
 
     #[pallet::pallet]
@@ -78,7 +98,11 @@ pub mod pallet {
 
     /// What the pallet needs of the runtime.
     #[pallet::config]
-    pub trait Config: frame_system::Config<AccountId = AccountId> {
+    pub trait Config: frame_system::Config<AccountId = AccountId, Hash = H256> {
+        /// What accounts lose by a false fraud proof.
+        type Currency: fungible::Inspect<AccountId, Balance = Balance> + fungible::Mutate<AccountId>;
+        /// What hosts lose by one.
+        type Bonds: Bonds;
         /// The epoch clock.
         type Clock: Clock;
         /// Seeds of the coverage windows.
@@ -91,6 +115,9 @@ pub mod pallet {
         type Weights: Weights;
         /// The records that verdicts are about.
         type Inferences: Inferences;
+        /// Burned of who sends a fraud proof that proves nothing.
+        #[pallet::constant]
+        type FraudDeposit: Get<Balance>;
         /// Disputes that a block closes for lack of a majority, at most.
         #[pallet::constant]
         type MaxClosedPerBlock: Get<u32>;
@@ -160,6 +187,42 @@ pub mod pallet {
     pub type Convictions<T: Config> =
         StorageDoubleMap<_, Twox64Concat, EpochIndex, Blake2_128Concat, AccountId, u32>;
 
+    /// Running product of a verifier's test on an executor, by epoch, then executor, profile and verifier: log2 in 1/256
+    /// bit, never 0.
+    ///
+    /// Hashers: epochs are counted by the chain; hosts choose their accounts.
+    #[pallet::storage]
+    pub type Doubts<T: Config> = StorageDoubleMap<
+        _,
+        Twox64Concat,
+        EpochIndex,
+        Blake2_128Concat,
+        (AccountId, ProfileId, AccountId),
+        u32,
+        ValueQuery,
+    >;
+
+    /// Verifiers whose test accuses an executor, by epoch, then executor and profile.
+    ///
+    /// Hashers: epochs are counted by the chain; hosts choose their accounts.
+    #[pallet::storage]
+    pub type Accusations<T: Config> = StorageDoubleMap<
+        _,
+        Twox64Concat,
+        EpochIndex,
+        Blake2_128Concat,
+        (AccountId, ProfileId),
+        Accusers,
+        ValueQuery,
+    >;
+
+    /// What the accusations of an epoch came to for a host, at worst.
+    ///
+    /// Hashers: epochs are counted by the chain; hosts choose their accounts.
+    #[pallet::storage]
+    pub type Standings<T: Config> =
+        StorageDoubleMap<_, Twox64Concat, EpochIndex, Blake2_128Concat, AccountId, Standing>;
+
     /// Everything of earlier epochs is pruned.
     #[pallet::storage]
     pub type PrunedBefore<T: Config> = StorageValue<_, EpochIndex, ValueQuery>;
@@ -215,6 +278,37 @@ pub mod pallet {
             /// The inference that proved it.
             id: InferenceId,
         },
+        /// An executor lied: its answer falls without a vote.
+        FraudProven {
+            /// The inference.
+            id: InferenceId,
+            /// Who showed it.
+            accuser: Accuser,
+            /// What the executor did.
+            fraud: Fraud,
+        },
+        /// A fraud proof proves nothing.
+        FraudUnproven {
+            /// The inference.
+            id: InferenceId,
+            /// Who sent it.
+            accuser: Accuser,
+            /// Why it proves nothing.
+            reason: NoProof,
+            /// What that cost.
+            burned: Balance,
+        },
+        /// A verifier's test crossed its limit: many of its verdicts on a host come too close to the limits.
+        Accused {
+            /// The host.
+            host: AccountId,
+            /// The profile it runs.
+            profile: ProfileId,
+            /// The verifier.
+            verifier: AccountId,
+            /// What all accusations come to.
+            standing: Standing,
+        },
         /// A host's reputation changed.
         ReputationChanged {
             /// The host.
@@ -238,6 +332,20 @@ pub mod pallet {
     pub enum Error<T> {
         /// The signer is not the worker key of a registered host.
         NotAWorker,
+        /// The epoch lies ahead, or nothing of it can fall any more.
+        EpochClosed,
+        /// No such inference.
+        UnknownInference,
+        /// The answer has fallen already.
+        AlreadyFallen,
+        /// The receipt names another request, executor, epoch or seed than the chain.
+        OtherReceipt,
+        /// The receipt names a key that is not the executor's worker key.
+        OtherKey,
+        /// The profile is not registered.
+        UnknownProfile,
+        /// The signer (or its host's bond) could not pay for a false proof.
+        DepositNotCovered,
     }
 
     #[pallet::hooks]
@@ -283,6 +391,31 @@ pub mod pallet {
             let done = Self::do_submit(&host, &items);
             let refused = (items.len() as u32).saturating_sub(done.taken);
             Ok(Some(weights::submit_verdicts::<T>(done.taken, refused, done.disputes)).into())
+        }
+
+        /// Shows that an executor lied. The chain judges the proof itself.
+        ///
+        /// ## Dispatch Origin
+        /// Signed by anyone. Free of fees for the worker key of a registered host whose proof holds.
+        ///
+        /// ## Details
+        /// A proof that holds takes the answer back, whatever was voted: the client is refunded, the executor convicted.
+        /// One that proves nothing burns `FraudDeposit` of the sender; of its host's bond, when a worker sent it. What
+        /// the chain sees at a glance fails the call and costs its fee only.
+        ///
+        /// ## Errors
+        /// [`Error::EpochClosed`], [`Error::UnknownInference`], [`Error::AlreadyFallen`], [`Error::OtherReceipt`],
+        /// [`Error::OtherKey`], [`Error::UnknownProfile`], [`Error::DepositNotCovered`].
+        ///
+        /// ## Events
+        /// [`Event::FraudProven`], [`Event::ReputationChanged`], [`Event::Convicted`]; or [`Event::FraudUnproven`].
+        #[pallet::call_index(1)]
+        #[pallet::weight(weights::prove_fraud::<T>())]
+        #[pallet::feeless_if(|origin: &OriginFor<T>, proof: &Box<FraudProof>| -> bool {
+            Pallet::<T>::is_true_proof(origin, proof)
+        })]
+        pub fn prove_fraud(origin: OriginFor<T>, proof: Box<FraudProof>) -> DispatchResult {
+            Self::do_prove_fraud(origin, &proof)
         }
     }
 }

@@ -8,13 +8,14 @@ use frame_support::{
     traits::{ConstU32, Hooks},
     weights::Weight,
 };
+use sp_core::{sr25519, Pair};
 use sp_runtime::{traits::IdentityLookup, BuildStorage};
 use starling_primitives::{
     hashing::hash_of,
     profile::{Calibration, Numerics, Profile},
     records::{Delivery, InferenceRecord, InferenceResult, InferenceState},
     schedule::{EpochState, Schedule},
-    traits::{Beacon, Clock, EpochHooks, HostWeight, Hosts, Inferences, Profiles, Round, Weights},
+    traits::{Beacon, Bonds, Clock, EpochHooks, HostWeight, Hosts, Inferences, Profiles, Round, Weights},
     verdict::{Figures, Outcome, Verdict},
     AccountId, Balance, BlockNumber, EpochIndex, InferenceId, Ppm, ProfileId, RequestId, Work, H256,
 };
@@ -26,10 +27,15 @@ type Block = frame_system::mocking::MockBlock<Test>;
 pub(crate) const PROFILE: ProfileId = 0;
 /// Tokens of every completion.
 pub(crate) const TOKENS: u32 = 100;
+/// What a false fraud proof costs.
+pub(crate) const STAKE: Balance = 50;
+/// What [`client`] has, and each host's bond.
+pub(crate) const ENDOWMENT: Balance = 1_000;
 
 frame_support::construct_runtime!(
     pub enum Test {
         System: frame_system,
+        Balances: pallet_balances,
         Verification: pallet_verification,
     }
 );
@@ -39,9 +45,21 @@ impl frame_system::Config for Test {
     type Block = Block;
     type AccountId = AccountId;
     type Lookup = IdentityLookup<AccountId>;
+    type AccountData = pallet_balances::AccountData<Balance>;
+}
+
+#[derive_impl(pallet_balances::config_preludes::TestDefaultConfig)]
+impl pallet_balances::Config for Test {
+    type AccountStore = System;
+    type Balance = Balance;
+    type ExistentialDeposit = Minimum;
 }
 
 parameter_types! {
+    pub const Minimum: Balance = 1;
+    pub const Stake: Balance = STAKE;
+    /// What each host answers with.
+    pub static BondOf: BTreeMap<AccountId, Balance> = BTreeMap::new();
     pub static Current: EpochState = epoch_state(1, 1);
     pub static Before: Option<EpochState> = None;
     pub static Records: BTreeMap<InferenceId, InferenceRecord> = BTreeMap::new();
@@ -51,6 +69,9 @@ parameter_types! {
 }
 
 impl pallet_verification::Config for Test {
+    type Currency = Balances;
+    type Bonds = Mock;
+    type FraudDeposit = Stake;
     type Clock = Mock;
     type Beacon = Mock;
     type Hosts = Mock;
@@ -107,6 +128,17 @@ impl Hosts for Mock {
     }
     fn slash_bond(_: &AccountId, _: Balance, _: &AccountId) -> Balance {
         0
+    }
+}
+
+impl Bonds for Mock {
+    fn bond(host: &AccountId) -> Balance {
+        BondOf::get().get(host).copied().unwrap_or(0)
+    }
+    fn burn(host: &AccountId, amount: Balance) -> Balance {
+        let burned = amount.min(Self::bond(host));
+        BondOf::mutate(|bonds| bonds.insert(host.clone(), Self::bond(host) - burned));
+        burned
     }
 }
 
@@ -175,16 +207,33 @@ impl Inferences for Mock {
         });
         Settled::mutate(|settled| settled.push((id, valid)));
     }
+    fn invalidate(id: InferenceId) {
+        use InferenceState::{Delivered, Disputed, Finished, Valid};
+        if Self::record(id)
+            .is_some_and(|record| matches!(record.state, Finished | Delivered | Disputed | Valid))
+        {
+            change(id, |record| record.state = InferenceState::Invalid);
+            Settled::mutate(|settled| settled.push((id, false)));
+        }
+    }
 }
 
 pub(crate) fn host(id: u8) -> AccountId {
     AccountId::new([id; 32])
 }
 
+/// The key of a host's worker.
+pub(crate) fn pair_of(host: &AccountId) -> sr25519::Pair {
+    sr25519::Pair::from_seed(host.as_ref())
+}
+
 pub(crate) fn worker_of(host: &AccountId) -> AccountId {
-    let mut bytes: [u8; 32] = host.clone().into();
-    bytes[31] ^= 0xFF;
-    AccountId::new(bytes)
+    pair_of(host).public().into()
+}
+
+/// Who pays for the inferences.
+pub(crate) fn client() -> AccountId {
+    host(100)
 }
 
 pub(crate) fn worker(id: u8) -> RuntimeOrigin {
@@ -216,7 +265,7 @@ pub(crate) fn started_in(epoch: EpochIndex, executor: u8) -> InferenceId {
     let id = InferenceId { epoch, index: <Mock as Inferences>::count(epoch) };
     let record = InferenceRecord {
         request_id: request_id(id),
-        client: host(100),
+        client: client(),
         delegate: None,
         expires_at: now(),
         gateway: host(1),
@@ -331,8 +380,10 @@ pub(crate) fn run_to_epoch(index: EpochIndex, offset: BlockNumber) {
 
 /// The state before a test: block 1, the first of epoch 1.
 pub(crate) fn build() -> sp_io::TestExternalities {
-    let storage = frame_system::GenesisConfig::<Test>::default().build_storage().unwrap();
-    let mut ext = sp_io::TestExternalities::new(storage);
+    let balances =
+        pallet_balances::GenesisConfig { balances: vec![(client(), ENDOWMENT)], ..Default::default() };
+    let config = RuntimeGenesisConfig { balances, ..Default::default() };
+    let mut ext = sp_io::TestExternalities::new(config.build_storage().unwrap());
     ext.execute_with(|| {
         Current::set(epoch_state(1, 1));
         Before::set(None);
@@ -340,6 +391,7 @@ pub(crate) fn build() -> sp_io::TestExternalities {
         FrozenReputation::set(BTreeMap::new());
         Convicted::set(Vec::new());
         Settled::set(Vec::new());
+        BondOf::set((1..=5).map(|id| (host(id), ENDOWMENT)).collect());
         System::set_block_number(1);
     });
     ext

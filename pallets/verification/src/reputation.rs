@@ -1,7 +1,7 @@
 //! Reputation.
 
 use crate::{Config, Convictions, Event, Missed, Pallet, Reputations};
-use starling_math::reputation;
+use starling_math::{evidence::Standing, reputation};
 use starling_primitives::{
     traits::{Clock, Reputation},
     AccountId, EpochIndex, Ppm,
@@ -22,8 +22,16 @@ impl<T: Config> Pallet<T> {
 }
 
 impl<T: Config> Reputation for Pallet<T> {
+    /// Who is accused has none while the accusation lasts, so that everything it does is verified.
     fn reputation(host: &AccountId) -> Ppm {
-        Reputations::<T>::get(host)
+        match Self::standing(host) {
+            Some(_) => 0,
+            None => Reputations::<T>::get(host),
+        }
+    }
+
+    fn may_work(host: &AccountId) -> bool {
+        Self::standing(host) < Some(Standing::Stopped)
     }
 
     /// An epoch with a miss or a conviction is not a clean one, even though it was claimed.

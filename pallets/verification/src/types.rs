@@ -5,7 +5,7 @@ use frame_support::{traits::ConstU32, BoundedVec};
 use scale_info::TypeInfo;
 use starling_primitives::{
     verdict::{Outcome, Verdict},
-    BlockNumber, EpochIndex, Ppm, Work, PPM,
+    AccountId, BlockNumber, EpochIndex, Ppm, Work, PPM,
 };
 
 /// Verdicts that one call takes at most.
@@ -68,6 +68,21 @@ impl Votes {
         self
     }
 }
+
+/// Who says that an executor lied, and answers for it.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, DecodeWithMemTracking, MaxEncodedLen, TypeInfo)]
+pub enum Accuser {
+    /// The host whose worker signed: its bond answers.
+    Host(AccountId),
+    /// Somebody else: what it has answers.
+    Account(AccountId),
+}
+
+/// Hosts that can accuse one at most: all that can have weight.
+pub const MAX_ACCUSERS: u32 = 1_024;
+
+/// Verifiers that accuse an executor.
+pub type Accusers = BoundedVec<AccountId, ConstU32<MAX_ACCUSERS>>;
 
 /// Where a dispute stands.
 #[derive(

@@ -1,6 +1,7 @@
 //! How a verdict is checked, judged and counted.
 
 use crate::{
+    suspicion::Judged,
     types::{Refusal, VerdictRecord},
     Config, Disputes, Error, Event, Pallet, Tallies, Verdicts,
 };
@@ -21,7 +22,7 @@ use starling_primitives::{
 pub(crate) struct Submitted {
     /// Verdicts taken.
     pub(crate) taken: u32,
-    /// Disputes opened or settled.
+    /// Disputes opened or settled, and accusations.
     pub(crate) disputes: u32,
 }
 
@@ -89,6 +90,7 @@ struct Admitted {
     replaced: Option<VerdictRecord>,
     weight: Work,
     eligible: Work,
+    calibration: Calibration,
 }
 
 impl<T: Config> Pallet<T> {
@@ -116,7 +118,8 @@ impl<T: Config> Pallet<T> {
             let id = item.inference;
             match Self::admit(&frame, &mut juries, item) {
                 Ok(admitted) => {
-                    let settled = Self::count(&frame, id, admitted);
+                    let accused = Self::let_weigh(&frame, &mut juries, id, &admitted);
+                    let settled = Self::count(&frame, id, admitted) || accused;
                     submitted.taken = submitted.taken.saturating_add(1);
                     submitted.disputes = submitted.disputes.saturating_add(settled.into());
                 }
@@ -149,12 +152,21 @@ impl<T: Config> Pallet<T> {
         let passed = judge_outcome(&item.outcome, result, &calibration)?;
         let verdict = VerdictRecord { outcome: item.outcome, passed, at: frame.now };
         let eligible = jury.eligible(&record.executor);
-        Ok(Admitted { record, verdict, replaced, weight, eligible })
+        Ok(Admitted { record, verdict, replaced, weight, eligible, calibration })
+    }
+
+    /// The sequential test takes what lies within the limits; returns whether it accuses.
+    fn let_weigh(frame: &Frame, juries: &mut Juries, id: InferenceId, admitted: &Admitted) -> bool {
+        let Admitted { record, verdict, calibration, .. } = admitted;
+        let Outcome::Measured(figures) = &verdict.outcome else { return false };
+        let Some(jury) = juries.of::<T>(id.epoch, record.profile) else { return false };
+        let (profile, executor, verifier) = (record.profile, &record.executor, frame.verifier);
+        Self::weigh(&Judged { id, profile, executor, verifier }, jury, calibration, figures)
     }
 
     /// Stores a verdict and lets it count. Returns whether a dispute was opened or settled.
     fn count(frame: &Frame, id: InferenceId, admitted: Admitted) -> bool {
-        let Admitted { record, verdict, replaced, weight, eligible } = admitted;
+        let Admitted { record, verdict, replaced, weight, eligible, .. } = admitted;
         Verdicts::<T>::insert(id.epoch, (id.index, frame.verifier), verdict);
         let votes = Tallies::<T>::mutate(id.epoch, id.index, |votes| {
             if let Some(old) = replaced {

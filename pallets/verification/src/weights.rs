@@ -7,8 +7,8 @@ use frame_support::{traits::Get, weights::Weight};
 const VERDICT_REF_TIME: u64 = 20_000_000;
 
 /// `submit_verdicts`: clock, host, profiles and weights once; record, verdict, votes and dispute of each item are read,
-/// verdict, votes and record written, and for the few that open or decide a dispute also dispute, queue, host,
-/// reputation, conviction and the refund's accounts.
+/// verdict, votes, record and the verifier's running product (of two epochs) written, and for the few that open or decide a
+/// dispute, or accuse, also dispute, queue, accusers, host, reputation, conviction and the refund's accounts.
 pub fn submit_verdicts<T: Config>(taken: u32, refused: u32, disputes: u32) -> Weight {
     let db = T::DbWeight::get();
     Weight::from_parts(40_000_000, 0)
@@ -16,9 +16,21 @@ pub fn submit_verdicts<T: Config>(taken: u32, refused: u32, disputes: u32) -> We
         .saturating_add(
             Weight::from_parts(VERDICT_REF_TIME, 0).saturating_mul(taken.saturating_add(refused).into()),
         )
-        .saturating_add(db.reads_writes(4, 3).saturating_mul(taken.into()))
+        .saturating_add(db.reads_writes(6, 5).saturating_mul(taken.into()))
         .saturating_add(db.reads(4).saturating_mul(refused.into()))
         .saturating_add(settlement::<T>().saturating_mul(disputes.into()))
+}
+
+/// Signature check and replay of one window: 32 tokens of 20 candidates.
+const JUDGE_REF_TIME: u64 = 2_000_000_000;
+
+/// `prove_fraud`: judged twice, because what is free of fees must be known before; then the settlement and what the
+/// deposit takes.
+pub fn prove_fraud<T: Config>() -> Weight {
+    Weight::from_parts(JUDGE_REF_TIME, 0)
+        .saturating_mul(2)
+        .saturating_add(T::DbWeight::get().reads_writes(12, 3))
+        .saturating_add(settlement::<T>())
 }
 
 /// Opening or closing one dispute.

@@ -2,6 +2,7 @@
 
 mod codec;
 mod common;
+mod foreign;
 mod golden;
 mod merkle_vrf;
 mod replay;

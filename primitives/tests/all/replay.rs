@@ -4,14 +4,18 @@ use crate::common::{generate, header, Ids, Model, PLAIN, PROMPT};
 use ::codec::{Decode, Encode};
 use proptest::prelude::*;
 use starling_primitives::{
+    merkle,
     records::{response_hash, Finished},
     replay::{
-        prove_fraud, replay, replay_sprint, replay_window, replay_with, Checks, Commitment, NoFraud,
-        ReplayError, Replayed,
+        prove_fraud, replay, replay_sprint, replay_window, replay_with, Checks, NoFraud, ReplayError,
+        Replayed,
     },
     request::{prompt_hash, SamplingParams},
     sprint::SprintTask,
-    transcript::{Candidate, RecordError, TokenRecord, Transcript, TranscriptBuilder, Window, WindowError},
+    transcript::{
+        window_hash, Candidate, RecordError, TokenRecord, Transcript, TranscriptBuilder, Window, WindowError,
+        WindowProof,
+    },
     AccountId, H256,
 };
 
@@ -297,15 +301,8 @@ fn one_window_proves_a_fraud_and_nothing_else_does() {
         let record = &mut records[position as usize];
         record.chosen = u8::from(record.chosen == 0);
     });
-    let commitment = |finished: &Finished| Commitment {
-        request_id: finished.request_id,
-        transcript_root: finished.transcript_root,
-        completion_tokens: finished.completion_tokens,
-    };
     let header = &honest.0.header;
-    let judge = |committed: &Finished, proof: &_| {
-        prove_fraud(header, &seed(), &commitment(committed), proof, &strict())
-    };
+    let judge = |committed: &Finished, proof: &_| prove_fraud(header, &seed(), committed, proof, &strict());
 
     let guilty = cheat.0.window_proof(position / 32).expect("exists");
     assert!(
@@ -321,11 +318,39 @@ fn one_window_proves_a_fraud_and_nothing_else_does() {
     }
     let mut other = header.clone();
     other.nonce[0] ^= 1;
-    let verdict = prove_fraud(&other, &seed(), &commitment(&cheat.1), &guilty, &strict());
+    let verdict = prove_fraud(&other, &seed(), &cheat.1, &guilty, &strict());
     assert_eq!(verdict, Err(NoFraud::OtherHeader));
     // A proof survives its trip through SCALE.
     let copied = Decode::decode(&mut &guilty.encode()[..]).expect("own encoding");
     assert!(judge(&cheat.1, &copied).is_ok());
+}
+
+#[test]
+fn the_only_window_shows_another_answer() {
+    let mut model = Model::new(11, VOCAB, Ids::Uniform);
+    let (transcript, mut finished) = generate(header(sampling(), 100), &seed(), 32, || model.peaked());
+    let opened = transcript.window_proof(0).expect("exists");
+    let run = |finished: &Finished| prove_fraud(&transcript.header, &seed(), finished, &opened, &strict());
+    assert_eq!(run(&finished), Err(NoFraud::Replays));
+    let (found, expected) = (finished.response_hash, H256::zero());
+    finished.response_hash = expected;
+    assert_eq!(run(&finished), Ok(ReplayError::ResponseHash { found, expected }));
+}
+
+#[test]
+fn the_first_window_continues_the_request_id() {
+    let (transcript, mut finished) = honest();
+    // Committed to as the executor likes: the leaves are right in number, and the first one hangs in the air.
+    let previous = H256::repeat_byte(9);
+    let mut leaves = vec![transcript.header.id(), window_hash(&previous, &transcript.windows[0])];
+    leaves.extend([H256::zero(); 2]);
+    finished.transcript_root = merkle::root(&leaves);
+    let proof = merkle::proof(&leaves, 1);
+    let opened = WindowProof { index: 0, previous, bytes: transcript.windows[0].clone(), proof };
+    let judged = prove_fraud(&transcript.header, &seed(), &finished, &opened, &strict());
+    let expected = transcript.header.id();
+    assert_eq!(judged, Ok(ReplayError::Unchained { found: previous, expected }));
+    assert!(matches!(run(&(transcript, finished)), Err(ReplayError::Root { .. })), "the whole one falls too");
 }
 
 #[test]

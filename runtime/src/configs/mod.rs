@@ -8,5 +8,5 @@ mod system;
 
 pub use consensus::{BABE_GENESIS_EPOCH_CONFIG, MAX_AUTHORITIES};
 pub use money::EXISTENTIAL_DEPOSIT;
-pub use starling::BOND;
+pub use starling::{BOND, FRAUD_DEPOSIT};
 pub use system::{MAXIMUM_BLOCK_WEIGHT, NORMAL_DISPATCH_RATIO};

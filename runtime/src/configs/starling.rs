@@ -13,6 +13,8 @@ use sp_core::H256;
 
 /// Held while an account is a host.
 pub const BOND: Balance = 1_000 * TOKEN;
+/// What a fraud proof costs that proves nothing: a hundredth of the bond.
+pub const FRAUD_DEPOSIT: Balance = BOND / 100;
 /// Hosts that can have weight in an epoch at most.
 const MAX_HOSTS: u32 = 1_024;
 /// Items that each pallet prunes in a block at most.
@@ -22,6 +24,7 @@ parameter_types! {
     pub const Bond: Balance = BOND;
     /// Pays for an entry of the ledger.
     pub const MinDeposit: Balance = TOKEN / 10;
+    pub const FraudDeposit: Balance = FRAUD_DEPOSIT;
     pub const DepositPallet: PalletId = PalletId(*b"strl/dep");
     pub const PotPallet: PalletId = PalletId(*b"strl/pot");
     /// The weights of a full network are computed within a quarter of a block.
@@ -104,12 +107,15 @@ impl pallet_inference::Config for Runtime {
 }
 
 impl pallet_verification::Config for Runtime {
+    type Currency = Balances;
+    type Bonds = Hosts;
     type Clock = Epochs;
     type Beacon = Beacon;
     type Hosts = Hosts;
     type Profiles = Profiles;
     type Weights = Sprint;
     type Inferences = Inference;
+    type FraudDeposit = FraudDeposit;
     type MaxClosedPerBlock = ConstU32<50>;
     type MaxPrunedPerBlock = ConstU32<PRUNED_PER_BLOCK>;
 }

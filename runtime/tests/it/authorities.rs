@@ -12,7 +12,7 @@ use starling_runtime::{genesis, Babe, Epochs, Grandpa, Hosts, Runtime, Session, 
 
 /// Runs an epoch's sprint, in which the hosts commit to these counts and all find each other's samples clean; ends in the
 /// first block of the next epoch.
-fn sprint(counts: [u32; 4]) {
+pub(crate) fn sprint(counts: [u32; 4]) {
     let hosts = Host::all();
     run_to(clock::reveal_start(&epoch()));
     block_with(|| {

@@ -34,7 +34,7 @@ fn extension(nonce: u32) -> TxExtension {
     )
 }
 
-fn apply(signer: &sr25519::Pair, call: impl Into<RuntimeCall>) -> ApplyExtrinsicResult {
+pub(crate) fn apply(signer: &sr25519::Pair, call: impl Into<RuntimeCall>) -> ApplyExtrinsicResult {
     let account = AccountId::from(signer.public());
     let extension = extension(System::account_nonce(&account));
     let (spec, transaction) = (VERSION.spec_version, VERSION.transaction_version);

@@ -1,6 +1,10 @@
 //! The runtime as a whole: presets, blocks, the walk from a sprint to the authority sets.
 
+mod answers;
 mod authorities;
 mod chain;
 mod duties;
+mod fraud;
+mod fuzz;
 mod genesis;
+mod golden;

@@ -23,6 +23,7 @@ enum Step {
     Expire(u64),
     Dispute(u64),
     Settle(u64, bool),
+    Invalidate(u64),
     Run(u32),
 }
 
@@ -65,6 +66,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => back().prop_map(Step::Expire),
         4 => back().prop_map(Step::Dispute),
         4 => (back(), any::<bool>()).prop_map(|(back, valid)| Step::Settle(back, valid)),
+        2 => back().prop_map(Step::Invalidate),
         4 => (1u32..6).prop_map(Step::Run),
         1 => (1u32..80).prop_map(Step::Run),
     ]
@@ -112,6 +114,9 @@ fn take(step: Step, next: &mut u64) {
                     .into_iter()
                     .for_each(|id| <Inference as Inferences>::settle_dispute(id, valid));
             }
+        }
+        Step::Invalidate(back) => {
+            ask(at(back)).id().into_iter().for_each(<Inference as Inferences>::invalidate);
         }
         Step::Run(blocks) => run_to(System::block_number() as u32 + blocks),
     }
@@ -173,10 +178,10 @@ fn check_record(before: &InferenceRecord, after: &InferenceRecord) {
     assert!(after.amount <= before.amount, "more was paid than reserved");
     let allowed: &[InferenceState] = match before.state {
         Started => &[Started, Finished, Expired],
-        Finished => &[Finished, Delivered, Disputed],
-        Delivered => &[Delivered, Disputed],
+        Finished => &[Finished, Delivered, Disputed, Invalid],
+        Delivered => &[Delivered, Disputed, Invalid],
         Disputed => &[Disputed, Valid, Invalid],
-        Valid => &[Valid],
+        Valid => &[Valid, Invalid],
         Invalid => &[Invalid],
         Expired => &[Expired],
     };

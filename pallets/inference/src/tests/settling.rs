@@ -82,6 +82,43 @@ fn a_refund_gives_the_key_its_limit_back() {
 }
 
 #[test]
+fn a_proven_lie_is_refunded_from_every_paid_state_and_once() {
+    type Step = fn();
+    let voted_valid: Step = || {
+        <Inference as Inferences>::dispute(ID);
+        <Inference as Inferences>::settle_dispute(ID, true);
+    };
+    let ways: [Step; 4] =
+        [|| (), || deliver(&ask(0)), || <Inference as Inferences>::dispute(ID), voted_valid];
+    for way in ways {
+        ExtBuilder::default().build_and_execute(|| {
+            finished(&ask(0));
+            way();
+            assert_ne!(deposit_of("Client"), Deposit { free: 10_000, reserved: 0 });
+            for _ in 0..2 {
+                <Inference as Inferences>::invalidate(ID);
+                assert_eq!(deposit_of("Client"), Deposit { free: 10_000, reserved: 0 });
+                assert_eq!(ask(0).record().unwrap().state, InferenceState::Invalid);
+            }
+        });
+    }
+}
+
+#[test]
+fn what_nobody_paid_is_not_refunded() {
+    ExtBuilder::default().build_and_execute(|| {
+        start(&ask(0));
+        let reserved = deposit_of("Client");
+        <Inference as Inferences>::invalidate(ID);
+        <Inference as Inferences>::invalidate(InferenceId { epoch: 9, index: 9 });
+        assert_eq!(
+            (ask(0).record().unwrap().state, deposit_of("Client")),
+            (InferenceState::Started, reserved)
+        );
+    });
+}
+
+#[test]
 fn only_an_answer_can_be_disputed() {
     ExtBuilder::default().build_and_execute(|| {
         start(&ask(0));
