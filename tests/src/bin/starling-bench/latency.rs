@@ -75,7 +75,7 @@ async fn measure(network: &Network, plan: &Plan) -> Result<()> {
     let (mut path, mut direct) = (Vec::new(), Vec::new());
     let warm_up = 2 * HOST_NAMES.len() as u32;
     for turn in 0..warm_up + plan.pairs {
-        serving(&chain).await?;
+        serving(network, &chain).await?;
         let through = ask(&http, &gateway_url, &gateway_key, plan).await?;
         let executor = executor(&through.proof, &hosts)?;
         let port = network.spec().ports.inference(network.spec().ml_index(executor, 0));
@@ -92,7 +92,7 @@ async fn measure(network: &Network, plan: &Plan) -> Result<()> {
 }
 
 /// The race and its check use the same ML nodes: measured is what clients have most of the time.
-async fn serving(chain: &ChainClient) -> Result<()> {
+async fn serving(network: &Network, chain: &ChainClient) -> Result<()> {
     poll::until("a serving phase with weights", watch::EPOCHS, || async {
         let tick = chain.best_tick()?;
         let room = tick.epoch.start + tick.epoch.schedule.reveal_start;
@@ -100,7 +100,12 @@ async fn serving(chain: &ChainClient) -> Result<()> {
         if !quiet {
             return Ok(None);
         }
-        Ok((!chain.at(tick.hash).weights(tick.epoch.index).await?.is_empty()).then_some(()))
+        if chain.at(tick.hash).weights(tick.epoch.index).await?.is_empty() {
+            return Ok(None);
+        }
+        // The gateway may be a moment behind its node.
+        let status = network.get(&format!("{}/v1/status", network.gateway(GATEWAY))).await?;
+        Ok(status["models"].as_array().is_some_and(|models| !models.is_empty()).then_some(()))
     })
     .await
 }
