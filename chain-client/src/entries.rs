@@ -1,7 +1,7 @@
 //! Names and types of the storage that this crate reads.
 
 use crate::types::{
-    AccountInfo, CoverageMark, Delegation, Deposit, Dispute, HostInfo, PotInfo, VerdictRecord,
+    AccountInfo, Conviction, CoverageMark, Delegation, Deposit, Dispute, HostInfo, PotInfo, VerdictRecord,
 };
 use codec::Encode;
 use scale_info::{meta_type, MetaType, TypeInfo};
@@ -170,7 +170,7 @@ entries! {
     /// Closed coverage windows by number.
     COVERAGE_MARKS = "Verification"."CoverageMarks": (EpochIndex, u32) => CoverageMark;
     /// Hosts convicted of fraud in an epoch.
-    CONVICTIONS = "Verification"."Convictions": (EpochIndex, AccountId) => Present;
+    CONVICTIONS = "Verification"."Convictions": (EpochIndex, AccountId) => Conviction;
     /// Reputation of hosts.
     REPUTATIONS = "Verification"."Reputations": (AccountId,) => Ppm;
     /// Pots of the epochs.

@@ -104,6 +104,15 @@ impl Delegation {
     }
 }
 
+/// A host's fall in an epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, TypeInfo)]
+pub struct Conviction {
+    /// Block of the first one.
+    pub since: BlockNumber,
+    /// Number of its answers of the epoch that fell.
+    pub answers: u32,
+}
+
 /// One verifier's verdict as stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, TypeInfo, serde::Serialize)]
 pub struct VerdictRecord {

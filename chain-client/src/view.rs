@@ -328,6 +328,12 @@ impl ChainView {
 
     // ---- rewards ----
 
+    /// Hosts that were convicted in an epoch.
+    pub async fn convictions(&self, epoch: EpochIndex) -> Result<Vec<(AccountId, Conviction)>, ChainError> {
+        let found = self.entries(&entries::CONVICTIONS, &[epoch.encode()]).await?;
+        found.into_iter().map(|(key, conviction)| Ok((key_part(&key, 0)?, conviction))).collect()
+    }
+
     /// The rewards of an epoch.
     pub async fn pot(&self, epoch: EpochIndex) -> Result<Option<PotInfo>, ChainError> {
         self.get(&entries::POTS, (epoch,)).await

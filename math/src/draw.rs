@@ -91,15 +91,19 @@ pub fn executor(
 }
 
 /// The host that must verify a request nobody has verified when its coverage window closed: drawn by weight among the
-/// profile's hosts without the executor. `None` when there is no other.
+/// profile's hosts without the executor and those that had `fallen` (been convicted) by then. `None` when there is no other.
 pub fn coverage_verifier(
     window_seed: &H256,
     request_id: &RequestId,
     hosts: &[HostWeight],
     executor: &AccountId,
+    fallen: &[AccountId],
 ) -> Option<AccountId> {
     let table = DrawTable::new(hosts);
-    let excluded: Vec<usize> = table.index_of(executor).into_iter().collect();
+    let mut excluded: Vec<usize> =
+        fallen.iter().chain([executor]).filter_map(|host| table.index_of(host)).collect();
+    excluded.sort_unstable();
+    excluded.dedup();
     let seed = hash_of(b"starling/draw/coverage", &(window_seed, request_id));
     hosts.get(table.draw_without(&seed, &excluded)?).map(|host| host.host.clone())
 }
@@ -193,7 +197,7 @@ mod tests {
     fn nobody_is_drawn_from_nothing() {
         assert_eq!(draw_weighted(&seed(0), &[]), None);
         assert_eq!(executor(&seed(0), &seed(1), 0, &[], &account(0)), None);
-        assert_eq!(coverage_verifier(&seed(0), &seed(1), &hosts(&[5]), &account(0)), None);
+        assert_eq!(coverage_verifier(&seed(0), &seed(1), &hosts(&[5]), &account(0), &[]), None);
     }
 
     #[test]

@@ -11,8 +11,8 @@ use crate::{
 use async_trait::async_trait;
 use codec::Encode;
 use starling_chain_client::{
-    entries, fake::FakeChain, outbox::Kind, ChainClient, CoverageMark, HostInfo, HostStatus, Item, Keypair,
-    Outbox,
+    entries, fake::FakeChain, outbox::Kind, ChainClient, Conviction, CoverageMark, HostInfo, HostStatus,
+    Item, Keypair, Outbox,
 };
 use starling_primitives::{
     hashing::hash_of,
@@ -464,7 +464,7 @@ async fn drawn_and_assigned_inferences_get_a_verdict_and_own_ones_do_not() {
         .filter(|index| {
             let id = header(*index as u8).id();
             let drawn = starling_math::duty::is_duty(&secret, &id, 1_000_000, 10, 30, 10);
-            let assigned = starling_math::draw::coverage_verifier(&seed(77), &id, &weights, &account(2));
+            let assigned = starling_math::draw::coverage_verifier(&seed(77), &id, &weights, &account(2), &[]);
             drawn || assigned == Some(account(1))
         })
         .collect();
@@ -490,6 +490,23 @@ async fn drawn_and_assigned_inferences_get_a_verdict_and_own_ones_do_not() {
     .await;
     world.stop().await;
     assert_eq!(*world.fakes.verified.lock().unwrap(), checked);
+}
+
+#[tokio::test]
+async fn what_a_fallen_host_would_have_been_assigned_falls_to_the_others() {
+    let mut world = World::new().await;
+    for index in 0..12 {
+        world.finished(index, 2);
+    }
+    world.fake.write(|state| {
+        state.put(&entries::CONVICTIONS, (4, account(3)), &Conviction { since: 1, answers: 1 });
+    });
+    world.start();
+    world.to_block(3);
+    world.close_window(12);
+    world.to_block(6);
+    until("a verdict on everything", || async { world.verdicts().await.len() == 12 }).await;
+    world.stop().await;
 }
 
 /// A dispute makes an inference this host's duty, whatever the draws say.

@@ -285,12 +285,25 @@ impl Verification {
 
     /// Looks at the coverage windows that closed since.
     async fn cover(&mut self, view: &ChainView, epoch: EpochIndex, tick: BlockTick) -> Result<(), DutyError> {
-        let marks = view.coverage_marks(epoch).await?;
+        let Some(duties) = self.epochs.get(&epoch) else { return Ok(()) };
+        let mut marks = view.coverage_marks(epoch).await?;
+        marks.retain(|mark| !duties.windows.contains(&mark.end));
+        if marks.is_empty() {
+            self.look_again(epoch);
+            return Ok(());
+        }
+        // A host with weight may have fallen over an answer of the epoch before.
+        let mut convictions = view.convictions(epoch).await?;
+        if let Some(previous) = epoch.checked_sub(1) {
+            convictions.extend(view.convictions(previous).await?);
+        }
         for mark in marks {
+            let fallen: Vec<AccountId> = convictions
+                .iter()
+                .filter(|(_, conviction)| conviction.since < mark.closed_at)
+                .map(|(host, _)| host.clone())
+                .collect();
             let Some(duties) = self.epochs.get(&epoch) else { return Ok(()) };
-            if duties.windows.contains(&mark.end) {
-                continue;
-            }
             let Some(seed) = view.seed(Round::Coverage(mark.seed_epoch, mark.seed_window)).await? else {
                 continue;
             };
@@ -306,7 +319,7 @@ impl Verification {
                 let Some(candidate) = candidate.filter(|_| !covered) else { continue };
                 let jury = self.jury(view, epoch, candidate.profile).await?;
                 let assigned =
-                    draw::coverage_verifier(&seed, &candidate.request_id, jury, &candidate.executor);
+                    draw::coverage_verifier(&seed, &candidate.request_id, jury, &candidate.executor, &fallen);
                 if assigned.as_ref() == Some(&self.context.host) {
                     self.add_job(placed.id, tick);
                 }

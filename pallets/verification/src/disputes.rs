@@ -1,7 +1,7 @@
 //! Disputes: opened by a failing verdict, decided by weight, closed in favour of the executor when nobody decides.
 
 use crate::{
-    types::{Dispute, DisputeStatus, Votes},
+    types::{Conviction, Dispute, DisputeStatus, Votes},
     weights, Config, Convictions, Disputes, Event, OpenDisputes, Pallet, PrunedBefore, Tallies,
 };
 use alloc::vec::Vec;
@@ -78,7 +78,10 @@ impl<T: Config> Pallet<T> {
     /// A host is suspended once per epoch, however many of its answers fall.
     pub(crate) fn convict(host: &AccountId, id: InferenceId) {
         let fallen = Convictions::<T>::get(id.epoch, host);
-        Convictions::<T>::insert(id.epoch, host, fallen.unwrap_or(0).saturating_add(1));
+        let first = Conviction { since: Self::now(), answers: 0 };
+        let Conviction { since, answers } = fallen.unwrap_or(first);
+        let conviction = Conviction { since, answers: answers.saturating_add(1) };
+        Convictions::<T>::insert(id.epoch, host, conviction);
         Self::set_reputation(host, reputation::after_conviction());
         if fallen.is_none() {
             T::Hosts::convict(host);

@@ -20,19 +20,29 @@ struct Asked<'a> {
     secret: &'a H256,
 }
 
-/// The closed windows of an epoch with their seeds.
-type Windows = Vec<(CoverageMark, Option<H256>)>;
+/// A closed window of an epoch.
+struct Window {
+    mark: CoverageMark,
+    seed: Option<H256>,
+    /// Hosts that had fallen when it closed: nothing is assigned to them.
+    fallen: Vec<AccountId>,
+}
 
 impl<T: Config> Pallet<T> {
-    fn windows(epoch: EpochIndex) -> Windows {
-        let with_seed = |mark: CoverageMark| {
+    fn windows(epoch: EpochIndex) -> Vec<Window> {
+        // A host with weight may have fallen over an answer of the epoch before.
+        let convictions: Vec<_> = (epoch.saturating_sub(1)..=epoch)
+            .flat_map(|epoch| Convictions::<T>::iter_prefix(epoch))
+            .collect();
+        let window = |mark: CoverageMark| {
             let seed = T::Beacon::seed(Round::Coverage(mark.seed_epoch, mark.seed_window));
-            (mark, seed)
+            let fallen = convictions.iter().filter(|(_, conviction)| conviction.since < mark.closed_at);
+            Window { mark, seed, fallen: fallen.map(|(host, _)| host.clone()).collect() }
         };
-        CoverageMarks::<T>::iter_prefix_values(epoch).map(with_seed).collect()
+        CoverageMarks::<T>::iter_prefix_values(epoch).map(window).collect()
     }
 
-    fn is_undone(asked: &Asked, juries: &mut Juries, windows: &Windows, index: u32) -> bool {
+    fn is_undone(asked: &Asked, juries: &mut Juries, windows: &[Window], index: u32) -> bool {
         let id = InferenceId { epoch: asked.epoch, index };
         let Some(record) = T::Inferences::record(id) else { return false };
         if record.result.is_none() || record.executor == *asked.host {
@@ -63,16 +73,16 @@ fn is_drawn(asked: &Asked, jury: &Jury, record: &InferenceRecord) -> bool {
 }
 
 /// Assigned by the seed of the coverage window, which closed before there was a verdict.
-fn is_assigned(asked: &Asked, jury: &Jury, record: &InferenceRecord, windows: &Windows, index: u32) -> bool {
+fn is_assigned(asked: &Asked, jury: &Jury, record: &InferenceRecord, windows: &[Window], index: u32) -> bool {
     if jury.member(&record.executor).is_some_and(|executor| executor.reputation >= TRUSTED) {
         return false;
     }
-    let window = windows.iter().find(|(mark, _)| (mark.first..mark.end).contains(&index));
-    let Some((mark, Some(seed))) = window else { return false };
+    let window = windows.iter().find(|window| (window.mark.first..window.mark.end).contains(&index));
+    let Some(Window { mark, seed: Some(seed), fallen }) = window else { return false };
     if record.first_verdict_at.is_some_and(|at| at < mark.closed_at) {
         return false;
     }
-    let assigned = draw::coverage_verifier(seed, &record.request_id, &jury.hosts, &record.executor);
+    let assigned = draw::coverage_verifier(seed, &record.request_id, &jury.hosts, &record.executor, fallen);
     assigned.as_ref() == Some(asked.host)
 }
 

@@ -70,7 +70,7 @@ pub mod weights;
 
 pub use pallet::*;
 pub use types::{
-    Accuser, CoverageMark, CoverageState, Dispute, DisputeStatus, Refusal, VerdictRecord, Votes,
+    Accuser, Conviction, CoverageMark, CoverageState, Dispute, DisputeStatus, Refusal, VerdictRecord, Votes,
 };
 
 /// The pallet.
@@ -78,8 +78,8 @@ pub use types::{
 pub mod pallet {
     use crate::{
         types::{
-            Accuser, Accusers, CoverageMark, CoverageState, Dispute, Refusal, VerdictBatch, VerdictRecord,
-            Votes,
+            Accuser, Accusers, Conviction, CoverageMark, CoverageState, Dispute, Refusal, VerdictBatch,
+            VerdictRecord, Votes,
         },
         weights,
     };
@@ -180,12 +180,12 @@ pub mod pallet {
     pub type Missed<T: Config> =
         StorageDoubleMap<_, Twox64Concat, EpochIndex, Blake2_128Concat, AccountId, u32, ValueQuery>;
 
-    /// Hosts convicted of fraud in an epoch, with the number of their answers that fell.
+    /// Hosts convicted of fraud in an epoch.
     ///
     /// Hashers: epochs are counted by the chain; hosts choose their accounts.
     #[pallet::storage]
     pub type Convictions<T: Config> =
-        StorageDoubleMap<_, Twox64Concat, EpochIndex, Blake2_128Concat, AccountId, u32>;
+        StorageDoubleMap<_, Twox64Concat, EpochIndex, Blake2_128Concat, AccountId, Conviction>;
 
     /// Running product of a verifier's test on an executor, by epoch, then executor, profile and verifier: log2 in 1/256
     /// bit, never 0.

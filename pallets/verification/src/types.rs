@@ -69,6 +69,17 @@ impl Votes {
     }
 }
 
+/// A host's fall in an epoch.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, DecodeWithMemTracking, MaxEncodedLen, TypeInfo,
+)]
+pub struct Conviction {
+    /// Block of the first one: from here on nobody counts on the host.
+    pub since: BlockNumber,
+    /// Number of its answers of the epoch that fell.
+    pub answers: u32,
+}
+
 /// Who says that an executor lied, and answers for it.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, DecodeWithMemTracking, MaxEncodedLen, TypeInfo)]
 pub enum Accuser {

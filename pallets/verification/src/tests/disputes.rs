@@ -134,7 +134,7 @@ fn a_host_is_convicted_once_per_epoch() {
             assert_eq!(state(id), InferenceState::Invalid);
         }
         assert_eq!(Convicted::get(), [host(1)]);
-        assert_eq!(Convictions::<Test>::get(1, host(1)), Some(3));
+        assert_eq!(Convictions::<Test>::get(1, host(1)).unwrap().answers, 3);
         run_to_epoch(2, 1);
         let id = finished(1);
         submit(3, id, bad());

@@ -1,4 +1,4 @@
-use crate::{mock::*, CoverageMarks};
+use crate::{mock::*, Conviction, Convictions, CoverageMarks};
 use starling_math::{draw, duty};
 use starling_primitives::{
     hashing::hash_of,
@@ -79,6 +79,25 @@ fn the_target_follows_the_executors_frozen_reputation() {
 }
 
 #[test]
+fn nothing_is_assigned_to_a_host_that_had_fallen() {
+    build_and_execute(|| {
+        // Drawn for nobody: only the window can make it a duty.
+        let id = std::iter::repeat_with(|| finished(1))
+            .find(|id| (2..=4).all(|verifier| !drawn(verifier, 1, *id, 0)))
+            .unwrap();
+        let conviction = |since| Conviction { since, answers: 1 };
+        Convictions::<Test>::insert(1, host(2), conviction(1));
+        Convictions::<Test>::insert(0, host(3), conviction(1));
+        run_to(1 + 2 * Schedule::TEST.coverage_blocks);
+        let assigned = |verifier| !undone(1, verifier, &[id.index]).is_empty();
+        assert_eq!([2, 3, 4].map(assigned), [false, false, true]);
+        // Falling later takes no duty away.
+        Convictions::<Test>::insert(1, host(4), conviction(now()));
+        assert!(assigned(4));
+    });
+}
+
+#[test]
 fn what_nobody_verified_in_time_is_assigned_to_exactly_one() {
     build_and_execute(|| {
         let id = drawn_for(2, false);
@@ -87,7 +106,7 @@ fn what_nobody_verified_in_time_is_assigned_to_exactly_one() {
         assert!(CoverageMarks::<Test>::contains_key(1, 2));
         let seed = Mock::seed(Round::Coverage(1, 1)).unwrap();
         let hosts = Mock::of_profile(1, PROFILE);
-        let assigned = draw::coverage_verifier(&seed, &request_id(id), &hosts, &host(1)).unwrap();
+        let assigned = draw::coverage_verifier(&seed, &request_id(id), &hosts, &host(1), &[]).unwrap();
         for verifier in 2..=4 {
             let expected = host(verifier) == assigned || drawn(verifier, 1, id, 0);
             assert_eq!(!undone(1, verifier, &[index]).is_empty(), expected);

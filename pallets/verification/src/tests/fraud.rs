@@ -248,7 +248,7 @@ fn a_receipt_that_contradicts_the_chain_convicts() {
             assert_eq!(state(answer.id), InferenceState::Invalid);
         }
         assert_eq!(Convicted::get(), [host(1)], "suspended once, however many of its answers fall");
-        assert_eq!(Convictions::<Test>::get(1, host(1)), Some(4));
+        assert_eq!(Convictions::<Test>::get(1, host(1)).unwrap().answers, 4);
     });
 }
 
@@ -407,7 +407,7 @@ fn who_fell_by_a_vote_does_not_fall_again() {
         submit(4, lie.id, Outcome::ReplayFailed);
         assert_eq!((state(lie.id), Convicted::get()), (InferenceState::Invalid, vec![host(3)]));
         assert_noop!(prove(lie.proof(lie.window(0))), Error::<Test>::AlreadyFallen);
-        assert_eq!(Convictions::<Test>::get(1, host(3)), Some(1));
+        assert_eq!(Convictions::<Test>::get(1, host(3)).unwrap().answers, 1);
     });
 }
 

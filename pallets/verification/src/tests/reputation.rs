@@ -1,4 +1,4 @@
-use crate::{mock::*, Convictions, Missed, Reputations};
+use crate::{mock::*, Conviction, Convictions, Missed, Reputations};
 use starling_primitives::{traits::Reputation, PPM};
 
 fn reputation(id: u8) -> u32 {
@@ -33,7 +33,7 @@ fn a_miss_costs_and_spoils_the_epoch() {
 #[test]
 fn a_conviction_spoils_the_epoch() {
     build_and_execute(|| {
-        Convictions::<Test>::insert(1, host(1), 1);
+        Convictions::<Test>::insert(1, host(1), Conviction { since: 1, answers: 1 });
         <Verification as Reputation>::on_clean_epoch(&host(1), 1);
         assert_eq!(reputation(1), 0);
     });

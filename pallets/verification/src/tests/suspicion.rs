@@ -136,7 +136,7 @@ fn half_of_the_weight_convicts_once() {
         submit_times(4, 1, close(), ENOUGH);
         submit_times(2, 1, close(), ENOUGH);
         assert_eq!(Convicted::get(), [host(1)]);
-        assert_eq!(Convictions::<Test>::get(1, host(1)), Some(2));
+        assert_eq!(Convictions::<Test>::get(1, host(1)).unwrap().answers, 2);
     });
 }
 
