@@ -165,7 +165,7 @@ mod tests {
             let level = level_bits * UNIT as u32;
             let alarms =
                 (0..RUNS).filter(|_| run_length(&mut rng, level, N + 1, worst_honest) <= N).count() as u32;
-            let bound = RUNS * N >> level_bits;
+            let bound = (RUNS * N) >> level_bits;
             assert!(alarms <= bound, "{alarms} of {RUNS} at 2^{level_bits}: more than {bound}");
         }
     }

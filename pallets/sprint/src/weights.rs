@@ -19,7 +19,7 @@ fn proof(items: u64) -> Weight {
 /// blocks, contribution, weights, profile, commitment, count; writes commitment and count.
 pub fn commit<T: Config>() -> Weight {
     ITEM.saturating_mul(4)
-        .saturating_add(T::DbWeight::get().reads_writes(24, 2))
+        .saturating_add(T::DbWeight::get().reads_writes(28, 2))
         .saturating_add(proof(12))
         .saturating_add(Weight::from_parts(0, LIST_PROOF))
 }
@@ -35,10 +35,10 @@ pub fn submit_verdicts<T: Config>(items: u32) -> Weight {
 /// The weights of the next epoch from `commitments` with `verdicts` in all, for `hosts` in the new and the old list.
 pub fn epoch_change<T: Config>(commitments: u32, verdicts: u32, hosts: u32) -> Weight {
     let commitment =
-        ITEM.saturating_mul(4).saturating_add(T::DbWeight::get().reads(4)).saturating_add(proof(4));
+        ITEM.saturating_mul(4).saturating_add(T::DbWeight::get().reads(6)).saturating_add(proof(6));
     let verdict = ITEM.saturating_add(T::DbWeight::get().reads(1)).saturating_add(proof(1));
-    // Standing, reputation and status.
-    let host = ITEM.saturating_add(T::DbWeight::get().reads_writes(4, 1)).saturating_add(proof(3));
+    // Status, reputation, and twice what accusations come to, of two epochs.
+    let host = ITEM.saturating_add(T::DbWeight::get().reads_writes(8, 1)).saturating_add(proof(7));
     T::DbWeight::get()
         .reads_writes(8, 4)
         .saturating_add(Weight::from_parts(0, LIST_PROOF))

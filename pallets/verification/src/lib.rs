@@ -74,6 +74,7 @@ pub use types::{
 };
 
 /// The pallet.
+#[allow(clippy::borrowed_box, reason = "a fee rule takes the arguments as the call does")]
 #[frame_support::pallet]
 pub mod pallet {
     use crate::{

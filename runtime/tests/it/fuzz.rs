@@ -266,7 +266,7 @@ impl World {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 12, max_shrink_iters: 60, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 8, max_shrink_iters: 60, ..ProptestConfig::default() })]
     #[test]
     fn books_balance_after_every_block(steps in prop::collection::vec(step(), 10..60)) {
         run(genesis::TEST, || {

@@ -26,8 +26,8 @@ use starling_primitives::{
 
 /// An inference with all that its executor committed to.
 #[derive(Clone)]
-struct Answer {
-    id: InferenceId,
+pub(super) struct Answer {
+    pub(super) id: InferenceId,
     executor: u8,
     transcript: Transcript,
     finished: Finished,
@@ -64,7 +64,7 @@ impl Answer {
         SignedReceipt { receipt, worker: pair.public(), signature }
     }
 
-    fn window(&self, index: u32) -> Evidence {
+    pub(super) fn window(&self, index: u32) -> Evidence {
         let opened = self.transcript.window_proof(index).unwrap();
         Evidence::Window {
             header: self.transcript.header.clone(),
@@ -72,7 +72,7 @@ impl Answer {
         }
     }
 
-    fn proof(&self, evidence: Evidence) -> Box<FraudProof> {
+    pub(super) fn proof(&self, evidence: Evidence) -> Box<FraudProof> {
         Box::new(FraudProof { inference: self.id, receipt: self.receipt(|_| ()), evidence })
     }
 }
@@ -99,7 +99,9 @@ fn answer(executor: u8, tokens: u32, cheat: impl FnOnce(&mut Vec<TokenRecord>)) 
         .collect();
     cheat(&mut records);
     let mut builder = TranscriptBuilder::new(header);
-    records.into_iter().for_each(|record| drop(builder.push(record)));
+    for record in records {
+        builder.push(record);
+    }
     let (transcript, _) = builder.finish();
     let finished = Finished {
         request_id: transcript.header.id(),
@@ -113,12 +115,12 @@ fn answer(executor: u8, tokens: u32, cheat: impl FnOnce(&mut Vec<TokenRecord>)) 
     answer
 }
 
-fn honest(executor: u8) -> Answer {
+pub(super) fn honest(executor: u8) -> Answer {
     answer(executor, 40, |_| ())
 }
 
 /// Another candidate than the tape's at one position.
-fn lie(executor: u8, position: usize) -> Answer {
+pub(super) fn lie(executor: u8, position: usize) -> Answer {
     answer(executor, 40, |records| records[position].chosen = (records[position].chosen + 1) % 5)
 }
 
@@ -370,7 +372,7 @@ fn what_the_chain_sees_at_a_glance_costs_the_fee_only() {
         assert_ok!(prove(good));
         assert_eq!(state(first.id), InferenceState::Invalid);
         let late = second.proof(second.window(0));
-        Records::mutate(|records| drop(records.remove(&second.id)));
+        Records::mutate(|records| records.remove(&second.id));
         assert_noop!(prove(late.clone()), Error::<Test>::UnknownInference);
         run_to_epoch(4, 1);
         assert_noop!(prove(late), Error::<Test>::EpochClosed);
