@@ -2,7 +2,7 @@
 
 use crate::{
     loader::{LoadError, LoadSpec, Loader},
-    source::{Chunk, Draw, Output, SequenceId, SourceError, Task, TokenSource},
+    source::{Chunk, Draw, Output, Resources, SequenceId, SourceError, Task, TokenSource},
     verify::replay_item,
 };
 use codec::Encode;
@@ -61,8 +61,8 @@ pub fn bench(
     spec: &LoadSpec,
     plan: &BenchPlan,
 ) -> Result<Vec<Measurement>, BenchError> {
-    tch::set_num_threads(i32::try_from(plan.threads).unwrap_or(1));
     let mut source = loader.load(spec)?.source;
+    source.use_resources(&Resources { threads: plan.threads, prefix_tokens: 0 });
     let source = source.as_mut();
     let prompt = prompt(plan.prompt, source.shape().vocab_size);
     // Once for the memory allocator and the caches.

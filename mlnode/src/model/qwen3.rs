@@ -1,364 +1,553 @@
-//! The Qwen3 dense family in f32: grouped-query attention with normalised queries and keys, rotary positions, a gated
-//! feed-forward layer.
+//! The Qwen3 dense family on the processor: grouped-query attention with normalised queries and keys, rotary positions,
+//! a gated feed-forward layer.
 //!
-//! Rows of all sequences of a step go through the linear layers together; only attention looks at one sequence at a
-//! time, with its own keys and values ([`SequenceKv`]), so sequences of any length mix freely.
+//! Rows of all sequences of a step go through the matrices together, so sequences of any length mix freely; attention
+//! takes a key head of a sequence and a few of its rows at a time. Everything is computed by [`crate::kernel`], so a
+//! row's numbers do not depend on what else is in the step: decoding, prefill in chunks of any size, and verification
+//! give the same bits.
 
 use super::{
-    ops::{empty, indices, linear, rms_norm, During},
+    kv::{KvBlock, Layout, SequenceKv, BLOCK_TOKENS},
     weights::Weights,
-    ModelConfig, ModelError,
+    Model, ModelConfig, ModelError, Rows,
 };
-use std::path::Path;
-use tch::{Kind, Tensor};
+use crate::kernel::{multiply, rows_max, share, Matrix, Pool, RowBuffer, Shared, Tile, Vector, WIDTH};
+use std::{cell::RefCell, ops::Range, path::Path, sync::Arc};
+
+/// Rows from which on threads share the small operations.
+const SHARED_ROWS: usize = 8;
 
 /// A model ready to run.
 #[derive(Debug)]
 pub struct Qwen3 {
     config: ModelConfig,
-    embedding: Tensor,
+    layout: Layout,
+    embedding: Matrix,
     layers: Vec<Layer>,
-    norm: Tensor,
+    norm: Vec<f32>,
     /// The output layer; absent when it is the embedding.
-    head: Option<Tensor>,
+    head: Option<Matrix>,
     rope: Rope,
     parameters: u64,
+    pool: Arc<Pool>,
+    scratch: Scratch,
 }
 
 #[derive(Debug)]
 struct Layer {
-    attention_norm: Tensor,
-    /// Query, key and value projections, stacked.
-    qkv: Tensor,
-    /// Weights of the query and key norms, one row per head.
-    qk_norm: Tensor,
-    output: Tensor,
-    feed_forward_norm: Tensor,
-    /// Gate and up projections, stacked.
-    gate_up: Tensor,
-    down: Tensor,
+    attention_norm: Vec<f32>,
+    /// Query, key and value projections, one below the other.
+    qkv: Matrix,
+    query_norm: Vec<f32>,
+    key_norm: Vec<f32>,
+    output: Matrix,
+    feed_forward_norm: Vec<f32>,
+    /// Gate and up projections, one below the other.
+    gate_up: Matrix,
+    down: Matrix,
 }
 
-/// Rotations by position: `x cos + roll(x, half) sin` with the sign of the first half in `sin`.
+/// Cosines and sines of every position, half a head each.
 #[derive(Debug)]
 struct Rope {
-    cos: Tensor,
-    sin: Tensor,
+    half: usize,
+    cos: Vec<f32>,
+    sin: Vec<f32>,
 }
 
-/// Keys and values of one sequence, for all layers.
+/// Activations of a step, kept so that no step allocates them.
 #[derive(Debug)]
-pub struct SequenceKv {
-    /// Per layer keys and values, each (kv heads, capacity, head dim).
-    layers: Vec<(Tensor, Tensor)>,
-    length: u32,
-    capacity: u32,
+struct Scratch {
+    /// The residual stream.
+    hidden: RowBuffer,
+    normed: RowBuffer,
+    qkv: RowBuffer,
+    attended: RowBuffer,
+    /// What a sub-layer adds to the residual stream.
+    added: RowBuffer,
+    gate_up: RowBuffer,
+    gated: RowBuffer,
+    /// Normalised rows whose logits are wanted.
+    wanted: RowBuffer,
+    /// Some of them, and their logits.
+    asked: RowBuffer,
+    logits: RowBuffer,
 }
 
-impl SequenceKv {
-    /// Tokens stored.
-    pub fn len(&self) -> u32 {
-        self.length
-    }
-
-    /// Whether nothing is stored.
-    pub fn is_empty(&self) -> bool {
-        self.length == 0
-    }
-
-    /// Tokens that fit.
-    pub fn capacity(&self) -> u32 {
-        self.capacity
+impl Scratch {
+    fn new(config: &ModelConfig) -> Self {
+        let rows = |width: u32| RowBuffer::new(width as usize);
+        let heads = config.heads * config.head_dim;
+        Self {
+            hidden: rows(config.hidden_size),
+            normed: rows(config.hidden_size),
+            qkv: rows(heads + 2 * config.kv_heads * config.head_dim),
+            attended: rows(heads),
+            added: rows(config.hidden_size),
+            gate_up: rows(2 * config.intermediate_size),
+            gated: rows(config.intermediate_size),
+            wanted: rows(config.hidden_size),
+            asked: rows(config.hidden_size),
+            logits: rows(config.vocab_size),
+        }
     }
 }
 
-/// New tokens of one sequence.
-#[derive(Debug)]
-pub struct Rows<'a> {
-    /// Where the sequence's keys and values are kept.
-    pub kv: &'a mut SequenceKv,
-    /// The tokens that follow what is stored; at least one.
-    pub tokens: &'a [u32],
-    /// Which of these tokens' rows the caller wants logits for: so many of the last.
-    pub logits: u32,
+/// One sequence of a step.
+struct Place {
+    /// Its first row.
+    first: usize,
+    /// Its new tokens.
+    new: usize,
+    /// Its stored tokens.
+    past: usize,
+    /// Where its blocks lie.
+    blocks: Vec<Shared<f32>>,
+}
+
+/// Some rows of one sequence with one key head.
+#[derive(Clone, Copy)]
+struct Part {
+    sequence: usize,
+    head: usize,
+    from: usize,
+    to: usize,
 }
 
 impl Qwen3 {
-    /// Loads a model folder.
+    /// Loads a model folder. Weights stay as wide as they are stored.
     pub fn load(folder: &Path) -> Result<Self, ModelError> {
-        let _no_grad = tch::no_grad_guard();
         let config = ModelConfig::load(folder)?;
         let mut weights = Weights::open(folder)?;
-        let hidden = config.hidden_size;
-        let embedding = weights.take("model.embed_tokens.weight", &[config.vocab_size, hidden])?;
+        let (hidden, vocab) = (config.hidden_size, config.vocab_size);
+        let embedding = weights.matrix(&[("model.embed_tokens.weight".into(), vocab)], hidden)?;
         let layers =
             (0..config.layers).map(|i| Layer::load(i, &config, &mut weights)).collect::<Result<_, _>>()?;
-        let norm = weights.take("model.norm.weight", &[hidden])?;
+        let norm = weights.vector("model.norm.weight", hidden)?;
         let head = if config.tied_embeddings {
             // Some exports store the shared weight twice.
             weights.skip("lm_head.weight");
             None
         } else {
-            Some(weights.take("lm_head.weight", &[config.vocab_size, hidden])?)
+            Some(weights.matrix(&[("lm_head.weight".into(), vocab)], hidden)?)
         };
         let parameters = weights.finish()?;
-        let rope = Rope::new(&config)?;
-        Ok(Self { config, embedding, layers, norm, head, rope, parameters })
+        let (layout, rope, scratch) = (Layout::new(&config), Rope::new(&config), Scratch::new(&config));
+        let pool = Arc::new(Pool::new(1));
+        Ok(Self { config, layout, embedding, layers, norm, head, rope, parameters, pool, scratch })
     }
 
-    /// The model's shape.
-    pub fn config(&self) -> &ModelConfig {
+    fn vector(&self) -> Vector {
+        Vector::new(self.pool.isa())
+    }
+
+    fn embed(&mut self, batch: &[Rows<'_, SequenceKv>]) {
+        let tokens = batch.iter().flat_map(|rows| rows.tokens);
+        for (row, token) in tokens.enumerate() {
+            // A token outside of the vocabulary was refused long before; this guards the memory.
+            let token = (*token as usize).min(self.embedding.outputs() - 1);
+            self.embedding.output_weights(token, self.scratch.hidden.row_mut(row));
+        }
+    }
+
+    /// Adds what attention and feed-forward say to the residual stream.
+    fn layer(&mut self, index: usize, places: &[Place]) {
+        let (Some(layer), vector) = (self.layers.get(index), self.vector()) else { return };
+        let eps = self.config.rms_norm_eps as f32;
+        let (pool, s) = (self.pool.as_ref(), &mut self.scratch);
+        let width = self.config.intermediate_size as usize;
+
+        by_row(pool, &s.hidden, &mut s.normed, |x, normed| {
+            vector.rms_norm(x, &layer.attention_norm, eps, normed);
+        });
+        layer.qkv.product(pool, &s.normed, &mut s.qkv);
+        let attention = Attention { config: &self.config, layout: self.layout, index, places, pool };
+        attention.store(layer, &self.rope, &mut s.qkv);
+        attention.attend(&s.qkv, &mut s.attended);
+        layer.output.product(pool, &s.attended, &mut s.added);
+        by_row(pool, &s.added, &mut s.hidden, |added, x| vector.add(x, added));
+
+        by_row(pool, &s.hidden, &mut s.normed, |x, normed| {
+            vector.rms_norm(x, &layer.feed_forward_norm, eps, normed);
+        });
+        layer.gate_up.product(pool, &s.normed, &mut s.gate_up);
+        by_row(pool, &s.gate_up, &mut s.gated, |both, gated| {
+            let (gate, up) = both.split_at(width);
+            vector.gate(gate, up, gated);
+        });
+        layer.down.product(pool, &s.gated, &mut s.added);
+        by_row(pool, &s.added, &mut s.hidden, |added, x| vector.add(x, added));
+    }
+
+    /// Normalises the rows whose logits are wanted.
+    fn keep_wanted(&mut self, batch: &[Rows<'_, SequenceKv>], places: &[Place]) {
+        let rows: Vec<usize> = batch
+            .iter()
+            .zip(places)
+            .flat_map(|(rows, place)| {
+                let end = place.first + place.new;
+                end - (rows.logits as usize).min(place.new)..end
+            })
+            .collect();
+        let vector = self.vector();
+        self.scratch.wanted.resize(rows.len());
+        for (place, row) in rows.into_iter().enumerate() {
+            let (x, normed) = (self.scratch.hidden.row(row), self.scratch.wanted.row_mut(place));
+            vector.rms_norm(x, &self.norm, self.config.rms_norm_eps as f32, normed);
+        }
+    }
+}
+
+impl Model for Qwen3 {
+    type Kv = SequenceKv;
+
+    fn config(&self) -> &ModelConfig {
         &self.config
     }
 
-    /// Number of weights.
-    pub fn parameters(&self) -> u64 {
+    fn parameters(&self) -> u64 {
         self.parameters
     }
 
-    /// An empty cache for a sequence of at most `capacity` tokens.
-    pub fn new_sequence(&self, capacity: u32) -> Result<SequenceKv, ModelError> {
-        let shape = [self.config.kv_heads, capacity, self.config.head_dim].map(i64::from);
-        let layers = (0..self.config.layers)
-            .map(|_| Ok((empty(&shape)?, empty(&shape)?)))
-            .collect::<Result<_, ModelError>>()?;
-        Ok(SequenceKv { layers, length: 0, capacity })
+    fn weight_bytes(&self) -> u64 {
+        let layers = self.layers.iter().flat_map(|l| [&l.qkv, &l.output, &l.gate_up, &l.down]);
+        let matrices = layers.chain([self.head.as_ref().unwrap_or(&self.embedding)]);
+        matrices.map(|matrix| matrix.bytes() as u64).sum()
     }
 
-    /// Runs new tokens of several sequences and stores their keys and values. Returns the wanted logits, one row each,
-    /// in the order of `batch`. After an error the sequences of the batch are of no more use.
-    pub fn forward(&self, batch: &mut [Rows<'_>]) -> Result<Tensor, ModelError> {
-        let _no_grad = tch::no_grad_guard();
-        let plan = Plan::new(batch)?;
-        let (cos, sin) = self.rope.at(&plan.positions)?;
-        let mut hidden = self.embedding.f_index_select(0, &plan.tokens).during("embedding")?;
-        for (index, layer) in self.layers.iter().enumerate() {
-            let normed = rms_norm(&hidden, Some(&layer.attention_norm), self.config.rms_norm_eps)?;
-            let attended = self.attend(index, layer, &normed, (&cos, &sin), batch, &plan)?;
-            let _ = hidden.f_add_(&attended).during("adding attention")?;
-            let normed = rms_norm(&hidden, Some(&layer.feed_forward_norm), self.config.rms_norm_eps)?;
-            let fed = self.feed_forward(layer, &normed)?;
-            let _ = hidden.f_add_(&fed).during("adding feed-forward")?;
-        }
+    fn set_pool(&mut self, pool: Arc<Pool>) {
+        self.pool = pool;
+    }
+
+    fn new_sequence(&self, capacity: u32) -> Result<SequenceKv, ModelError> {
+        Ok(SequenceKv::new(capacity.min(self.config.max_context)))
+    }
+
+    fn forward(&mut self, batch: &mut [Rows<'_, SequenceKv>]) -> Result<(), ModelError> {
+        let mut places = Vec::with_capacity(batch.len());
+        let mut first = 0;
         for rows in batch.iter_mut() {
-            rows.kv.length += rows.tokens.len() as u32;
+            let new = rows.tokens.len();
+            let past = rows.kv.len() as usize;
+            let blocks = rows.kv.reserve(self.layout, new as u32)?.into_iter().map(Shared::new).collect();
+            places.push(Place { first, new, past, blocks });
+            first += new;
         }
-        let wanted = hidden.f_index_select(0, &plan.wanted).during("selecting rows")?;
-        let normed = rms_norm(&wanted, Some(&self.norm), self.config.rms_norm_eps)?;
-        linear(&normed, self.head.as_ref().unwrap_or(&self.embedding))
+        let s = &mut self.scratch;
+        for buffer in [&mut s.hidden, &mut s.normed, &mut s.attended, &mut s.gated] {
+            buffer.resize(first);
+        }
+        self.embed(batch);
+        for index in 0..self.layers.len() {
+            self.layer(index, &places);
+        }
+        self.keep_wanted(batch, &places);
+        for rows in batch.iter_mut() {
+            rows.kv.advance(rows.tokens.len() as u32);
+        }
+        Ok(())
     }
 
-    fn attend(
-        &self,
-        index: usize,
-        layer: &Layer,
-        x: &Tensor,
-        (cos, sin): (&Tensor, &Tensor),
-        batch: &mut [Rows<'_>],
-        plan: &Plan,
-    ) -> Result<Tensor, ModelError> {
-        let c = &self.config;
-        let (heads, kv_heads, dim) = (i64::from(c.heads), i64::from(c.kv_heads), i64::from(c.head_dim));
-        let rows = plan.rows;
-        let qkv =
-            linear(x, &layer.qkv)?.f_view([rows, heads + 2 * kv_heads, dim]).during("splitting heads")?;
-        // Queries and keys get the same treatment, so they get it together.
-        let qk = qkv.f_narrow(1, 0, heads + kv_heads).during("splitting heads")?;
-        let normed = rms_norm(&qk, None, c.rms_norm_eps)?.f_mul(&layer.qk_norm).during("scaling heads")?;
-        let rolled = normed.f_roll([dim / 2], [2]).during("rotating heads")?;
-        let mut rotated = normed.f_mul(cos).during("rotating heads")?;
-        let rotated = rotated.f_addcmul_(&rolled, sin).during("rotating heads")?;
-        let value = qkv.f_narrow(1, heads + kv_heads, kv_heads).during("splitting heads")?;
-        let mut outputs = Vec::with_capacity(batch.len());
-        let mut start = 0;
-        for (rows, mask) in batch.iter_mut().zip(&plan.masks) {
-            let n = rows.tokens.len() as i64;
-            let part = |t: &Tensor, from, count| {
-                t.f_narrow(0, start, n).and_then(|t| t.f_narrow(1, from, count)).during("taking a sequence")
+    fn logits(&mut self, rows: Range<usize>) -> Result<&mut RowBuffer, ModelError> {
+        let s = &mut self.scratch;
+        s.asked.resize(rows.len());
+        for (place, row) in rows.enumerate() {
+            s.asked.row_mut(place).copy_from_slice(s.wanted.row(row));
+        }
+        self.head.as_ref().unwrap_or(&self.embedding).product(&self.pool, &s.asked, &mut s.logits);
+        Ok(&mut s.logits)
+    }
+
+    fn full_block(kv: &SequenceKv, index: usize) -> Option<Arc<KvBlock>> {
+        kv.full_block(index)
+    }
+
+    fn adopt(kv: &mut SequenceKv, blocks: Vec<Arc<KvBlock>>) -> bool {
+        kv.adopt(blocks)
+    }
+}
+
+/// Runs an operation from every row of one buffer to the same row of another.
+fn by_row(pool: &Pool, from: &RowBuffer, to: &mut RowBuffer, run: impl Fn(&[f32], &mut [f32]) + Sync) {
+    let rows = from.rows();
+    if rows < SHARED_ROWS {
+        for row in 0..rows {
+            run(from.row(row), to.row_mut(row));
+        }
+        return;
+    }
+    assert!(rows <= to.rows());
+    let (stride, width) = (to.stride(), to.width());
+    let target = Shared::new(to.as_mut_ptr());
+    let parts = pool.threads() * 2;
+    pool.run(parts, &|part| {
+        for row in part * rows / parts..(part + 1) * rows / parts {
+            // SAFETY: the buffer has this row, and no other part has it.
+            let to = unsafe { std::slice::from_raw_parts_mut(target.get().add(row * stride), width) };
+            run(from.row(row), to);
+        }
+    });
+}
+
+/// Attention of one layer in one step.
+struct Attention<'a> {
+    config: &'a ModelConfig,
+    layout: Layout,
+    index: usize,
+    places: &'a [Place],
+    pool: &'a Pool,
+}
+
+thread_local! {
+    /// Scores and outputs of a part. Per thread, so that parts do not allocate.
+    static SCORES: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Attention<'_> {
+    /// Normalises and rotates queries and keys in place, and writes keys and values to the blocks.
+    fn store(&self, layer: &Layer, rope: &Rope, qkv: &mut RowBuffer) {
+        let (heads, kv_heads) = (self.config.heads as usize, self.config.kv_heads as usize);
+        let dim = self.config.head_dim as usize;
+        let eps = self.config.rms_norm_eps as f32;
+        let vector = Vector::new(self.pool.isa());
+        let (stride, target) = (qkv.stride(), Shared::new(qkv.as_mut_ptr()));
+        let rows: Vec<(&Place, usize)> =
+            self.places.iter().flat_map(|place| (0..place.new).map(move |token| (place, token))).collect();
+        let run = |(place, token): (&Place, usize)| {
+            // SAFETY: the buffer has this row with `heads + 2 kv_heads` heads, and no other part has it.
+            let row = unsafe {
+                let start = target.get().add((place.first + token) * stride);
+                std::slice::from_raw_parts_mut(start, (heads + 2 * kv_heads) * dim)
             };
-            let query = part(&rotated, 0, heads)?;
-            let key = part(&rotated, heads, kv_heads)?;
-            let value = part(&value, 0, kv_heads)?;
-            outputs.push(self.attend_one(index, rows, &query, &key, &value, mask.as_ref())?);
-            start += n;
-        }
-        let joined = match outputs.as_slice() {
-            [one] => one.shallow_clone(),
-            several => Tensor::f_cat(several, 0).during("joining sequences")?,
-        };
-        linear(&joined, &layer.output)
-    }
-
-    /// Attention of one sequence's new tokens over everything it has stored. Returns (n, heads x dim).
-    fn attend_one(
-        &self,
-        index: usize,
-        rows: &mut Rows<'_>,
-        query: &Tensor,
-        key: &Tensor,
-        value: &Tensor,
-        mask: Option<&Tensor>,
-    ) -> Result<Tensor, ModelError> {
-        let c = &self.config;
-        let (heads, dim) = (i64::from(c.heads), i64::from(c.head_dim));
-        let (n, past) = (rows.tokens.len() as i64, i64::from(rows.kv.length));
-        let Some((keys, values)) = rows.kv.layers.get(index) else {
-            return Err(ModelError::Unsupported("a cache of another model".into()));
-        };
-        store(keys, past, key)?;
-        store(values, past, value)?;
-        let all = |t: &Tensor| t.f_narrow(1, 0, past + n)?.f_unsqueeze(0);
-        let (keys, values) =
-            (all(keys).during("reading the cache")?, all(values).during("reading the cache")?);
-        let out = if n == 1 {
-            // The queries of a group look at the same keys: they stand as rows of one head.
-            let shape = [1, i64::from(c.kv_heads), i64::from(c.group()), dim];
-            let query = query.f_reshape(shape).during("grouping queries")?;
-            attention(&query, &keys, &values, None, false, false)?
-        } else {
-            let query = query.f_transpose(0, 1).and_then(|q| q.f_unsqueeze(0)).during("grouping queries")?;
-            let out = attention(&query, &keys, &values, mask, past == 0, c.group() > 1)?;
-            out.f_transpose(1, 2).during("ungrouping queries")?
-        };
-        out.f_reshape([n, heads * dim]).during("joining heads")
-    }
-
-    fn feed_forward(&self, layer: &Layer, x: &Tensor) -> Result<Tensor, ModelError> {
-        let width = i64::from(self.config.intermediate_size);
-        let both = linear(x, &layer.gate_up)?;
-        let gate = both.f_narrow(1, 0, width).during("gating")?;
-        let up = both.f_narrow(1, width, width).during("gating")?;
-        let mut gated = gate.f_silu().during("gating")?;
-        let gated = gated.f_mul_(&up).during("gating")?;
-        linear(&gated, &layer.down)
-    }
-}
-
-/// Writes rows (n, kv heads, dim) into a cache (kv heads, capacity, dim) behind `past` tokens.
-fn store(cache: &Tensor, past: i64, rows: &Tensor) -> Result<(), ModelError> {
-    let n = rows.size().first().copied().unwrap_or_default();
-    let mut place = cache.f_narrow(1, past, n).during("writing the cache")?;
-    let rows = rows.f_transpose(0, 1).during("writing the cache")?;
-    place.f_copy_(&rows).during("writing the cache")
-}
-
-fn attention(
-    query: &Tensor,
-    keys: &Tensor,
-    values: &Tensor,
-    mask: Option<&Tensor>,
-    causal: bool,
-    grouped: bool,
-) -> Result<Tensor, ModelError> {
-    Tensor::f_scaled_dot_product_attention(query, keys, values, mask, 0.0, causal, None, grouped)
-        .during("attention")
-}
-
-/// What is the same for all layers of a step.
-struct Plan {
-    rows: i64,
-    tokens: Tensor,
-    positions: Tensor,
-    /// Rows whose logits are wanted.
-    wanted: Tensor,
-    /// Per sequence, what its new tokens must not see; only where several tokens follow stored ones.
-    masks: Vec<Option<Tensor>>,
-}
-
-impl Plan {
-    fn new(batch: &[Rows<'_>]) -> Result<Self, ModelError> {
-        let (mut tokens, mut positions, mut wanted) = (Vec::new(), Vec::new(), Vec::new());
-        let mut masks = Vec::with_capacity(batch.len());
-        for rows in batch {
-            let (past, new) = (rows.kv.length, rows.tokens.len() as u32);
-            if new > rows.kv.capacity.saturating_sub(past) {
-                return Err(ModelError::CacheFull {
-                    tokens: past.saturating_add(new),
-                    capacity: rows.kv.capacity,
-                });
+            let position = place.past + token;
+            let (cos, sin) = rope.at(position);
+            let (queries, rest) = row.split_at_mut(heads * dim);
+            let (keys, values) = rest.split_at_mut(kv_heads * dim);
+            for query in queries.chunks_exact_mut(dim) {
+                vector.rms_norm_in_place(query, &layer.query_norm, eps);
+                vector.rotate(query, cos, sin);
             }
-            tokens.extend(rows.tokens.iter().map(|t| i64::from(*t)));
-            positions.extend((past..past + new).map(i64::from));
-            let end = tokens.len() as i64;
-            wanted.extend(end - i64::from(rows.logits.min(new))..end);
-            masks.push(if past > 0 && new > 1 { Some(causal_mask(past, new)?) } else { None });
+            for key in keys.chunks_exact_mut(dim) {
+                vector.rms_norm_in_place(key, &layer.key_norm, eps);
+                vector.rotate(key, cos, sin);
+            }
+            let slot = position % BLOCK_TOKENS;
+            let Some(block) = place.blocks.get(position / BLOCK_TOKENS) else { return };
+            for (head, (key, value)) in keys.chunks_exact(dim).zip(values.chunks_exact(dim)).enumerate() {
+                // SAFETY: the block was made for this layout, will be written to (`SequenceKv::reserve`), and the
+                // slot is this token's.
+                unsafe {
+                    let place = block.get().add(self.layout.keys(self.index, head));
+                    for (i, x) in key.iter().enumerate() {
+                        *place.add(i * BLOCK_TOKENS + slot) = *x;
+                    }
+                    for (panel, part) in value.chunks(WIDTH).enumerate() {
+                        let place =
+                            block.get().add(self.layout.values(self.index, head, panel) + slot * WIDTH);
+                        std::ptr::copy_nonoverlapping(part.as_ptr(), place, part.len());
+                    }
+                }
+            }
+        };
+        if rows.len() < SHARED_ROWS {
+            return rows.into_iter().for_each(run);
         }
-        Ok(Self {
-            rows: tokens.len() as i64,
-            tokens: indices(&tokens)?,
-            positions: indices(&positions)?,
-            wanted: indices(&wanted)?,
-            masks,
-        })
+        let parts = self.pool.threads() * 2;
+        self.pool.run(parts, &|part| {
+            let range = part * rows.len() / parts..(part + 1) * rows.len() / parts;
+            rows.get(range).unwrap_or_default().iter().copied().for_each(run);
+        });
+    }
+
+    /// Attention of all new tokens over what their sequences have stored, into rows of `heads x dim`.
+    fn attend(&self, qkv: &RowBuffer, out: &mut RowBuffer) {
+        let most = rows_max(self.pool.isa());
+        let mut parts = Vec::new();
+        for (sequence, place) in self.places.iter().enumerate() {
+            for head in 0..self.config.kv_heads as usize {
+                let mut from = 0;
+                while from < place.new {
+                    let to = from + share(place.new - from, most);
+                    parts.push(Part { sequence, head, from, to });
+                    from = to;
+                }
+            }
+        }
+        let (stride, target) = (out.stride(), Shared::new(out.as_mut_ptr()));
+        self.pool.run(parts.len(), &|index| {
+            SCORES.with_borrow_mut(|scratch| {
+                if let Some((part, place)) =
+                    parts.get(index).and_then(|part| Some((part, self.places.get(part.sequence)?)))
+                {
+                    self.part(*part, place, qkv, (target, stride), scratch);
+                }
+            });
+        });
+    }
+
+    fn part(
+        &self,
+        part: Part,
+        place: &Place,
+        qkv: &RowBuffer,
+        (out, out_stride): (Shared<f32>, usize),
+        scratch: &mut Vec<f32>,
+    ) {
+        let (dim, group) = (self.config.head_dim as usize, self.config.group() as usize);
+        let first = place.first + part.from;
+        let query = |head: usize| Queries {
+            rows: part.to - part.from,
+            // SAFETY: the buffer has this row and head.
+            start: unsafe { qkv.as_ptr().add(first * qkv.stride() + head * dim) },
+            stride: qkv.stride(),
+        };
+        let heads = part.head * group..(part.head + 1) * group;
+        let position = place.past + part.from;
+        if part.to - part.from > 1 {
+            for head in heads {
+                let found = self.scores(place, part.head, query(head), |row| position + row + 1, scratch);
+                for (row, values) in found.chunks_exact(self.padded_dim()).enumerate() {
+                    self.write(&values[..dim], (out, out_stride), first + row, head);
+                }
+            }
+            return;
+        }
+        // The queries of a group look at the same keys: they stand as rows of one product.
+        let mut heads = heads;
+        while !heads.is_empty() {
+            let count = share(heads.len(), rows_max(self.pool.isa()));
+            let queries = Queries { rows: count, stride: dim, ..query(heads.start) };
+            let found = self.scores(place, part.head, queries, |_| position + 1, scratch);
+            for (head, values) in heads.clone().zip(found.chunks_exact(self.padded_dim())) {
+                self.write(&values[..dim], (out, out_stride), first, head);
+            }
+            heads.start += count;
+        }
+    }
+
+    fn padded_dim(&self) -> usize {
+        self.layout.value_panels() * WIDTH
+    }
+
+    fn write(&self, values: &[f32], (out, stride): (Shared<f32>, usize), row: usize, head: usize) {
+        // SAFETY: the buffer has this row and head, which no other part has.
+        unsafe {
+            let to = out.get().add(row * stride + head * values.len());
+            std::ptr::copy_nonoverlapping(values.as_ptr(), to, values.len());
+        }
+    }
+
+    /// What the queries find: `padded_dim` numbers for each. `sees` says how many tokens a query looks at, never fewer
+    /// than the one before it.
+    fn scores<'s>(
+        &self,
+        place: &Place,
+        head: usize,
+        queries: Queries,
+        sees: impl Fn(usize) -> usize,
+        scratch: &'s mut Vec<f32>,
+    ) -> &'s [f32] {
+        let (isa, dim) = (self.pool.isa(), self.config.head_dim as usize);
+        let most = sees(queries.rows - 1);
+        let blocks = most.div_ceil(BLOCK_TOKENS);
+        // Rows apart from each other as in `RowBuffer`.
+        let stride = blocks * BLOCK_TOKENS + 16;
+        let width = self.padded_dim();
+        let needed = queries.rows * (stride + width);
+        if scratch.len() < needed {
+            scratch.resize(needed.next_power_of_two(), 0.0);
+        }
+        let (scores, found) = scratch.split_at_mut(queries.rows * stride);
+        for (index, block) in place.blocks.iter().take(blocks).enumerate() {
+            // SAFETY: the block holds keys of this head, `dim` times `WIDTH`; a row of scores has room for all blocks.
+            unsafe {
+                let tile = Tile {
+                    x: queries.start,
+                    x_stride: queries.stride,
+                    w: block.get().add(self.layout.keys(self.index, head)).cast_const(),
+                    depth: dim,
+                    out: scores.as_mut_ptr().add(index * BLOCK_TOKENS),
+                    out_stride: stride,
+                    add: false,
+                };
+                multiply(isa, queries.rows, &tile);
+            }
+        }
+        let (vector, scale) = (Vector::new(isa), 1.0 / (dim as f32).sqrt());
+        for (row, scores) in scores.chunks_exact_mut(stride).enumerate() {
+            vector.soft_max(scores, sees(row), scale);
+        }
+        for panel in 0..self.layout.value_panels() {
+            for (index, block) in place.blocks.iter().take(blocks).enumerate() {
+                // SAFETY: the block holds values of this head, `BLOCK_TOKENS` times `WIDTH` in a panel.
+                unsafe {
+                    let tile = Tile {
+                        x: scores.as_ptr().add(index * BLOCK_TOKENS),
+                        x_stride: stride,
+                        w: block.get().add(self.layout.values(self.index, head, panel)).cast_const(),
+                        depth: BLOCK_TOKENS.min(most - index * BLOCK_TOKENS),
+                        out: found.as_mut_ptr().add(panel * WIDTH),
+                        out_stride: width,
+                        add: index > 0,
+                    };
+                    multiply(isa, queries.rows, &tile);
+                }
+            }
+        }
+        &found[..queries.rows * width]
     }
 }
 
-/// (new, past + new), true where a token may look.
-fn causal_mask(past: u32, new: u32) -> Result<Tensor, ModelError> {
-    let shape = [i64::from(new), i64::from(past + new)];
-    Tensor::f_ones(shape, (Kind::Bool, tch::Device::Cpu))
-        .and_then(|ones| ones.f_tril(i64::from(past)))
-        .during("making a mask")
+/// Queries as rows of a product.
+struct Queries {
+    rows: usize,
+    start: *const f32,
+    stride: usize,
 }
 
 impl Layer {
     fn load(index: u32, config: &ModelConfig, weights: &mut Weights) -> Result<Self, ModelError> {
         let name = |part: &str| format!("model.layers.{index}.{part}.weight");
-        let (hidden, dim) = (config.hidden_size, config.head_dim);
+        let (hidden, dim, inner) = (config.hidden_size, config.head_dim, config.intermediate_size);
         let (q_rows, kv_rows) = (config.heads * dim, config.kv_heads * dim);
-        let stack = |parts: [Tensor; 3]| Tensor::f_cat(&parts, 0).during("stacking weights");
-        let qkv = stack([
-            weights.take(&name("self_attn.q_proj"), &[q_rows, hidden])?,
-            weights.take(&name("self_attn.k_proj"), &[kv_rows, hidden])?,
-            weights.take(&name("self_attn.v_proj"), &[kv_rows, hidden])?,
-        ])?;
-        let per_head = |norm: Tensor, heads: u32| {
-            norm.f_unsqueeze(0).and_then(|n| n.f_repeat([i64::from(heads), 1])).during("stacking norms")
-        };
-        let q_norm = per_head(weights.take(&name("self_attn.q_norm"), &[dim])?, config.heads)?;
-        let k_norm = per_head(weights.take(&name("self_attn.k_norm"), &[dim])?, config.kv_heads)?;
-        let gate = weights.take(&name("mlp.gate_proj"), &[config.intermediate_size, hidden])?;
-        let up = weights.take(&name("mlp.up_proj"), &[config.intermediate_size, hidden])?;
+        let qkv = [
+            (name("self_attn.q_proj"), q_rows),
+            (name("self_attn.k_proj"), kv_rows),
+            (name("self_attn.v_proj"), kv_rows),
+        ];
         Ok(Self {
-            attention_norm: weights.take(&name("input_layernorm"), &[hidden])?,
-            qkv,
-            qk_norm: Tensor::f_cat(&[q_norm, k_norm], 0).during("stacking norms")?,
-            output: weights.take(&name("self_attn.o_proj"), &[hidden, q_rows])?,
-            feed_forward_norm: weights.take(&name("post_attention_layernorm"), &[hidden])?,
-            gate_up: Tensor::f_cat(&[gate, up], 0).during("stacking weights")?,
-            down: weights.take(&name("mlp.down_proj"), &[hidden, config.intermediate_size])?,
+            attention_norm: weights.vector(&name("input_layernorm"), hidden)?,
+            qkv: weights.matrix(&qkv, hidden)?,
+            query_norm: weights.vector(&name("self_attn.q_norm"), dim)?,
+            key_norm: weights.vector(&name("self_attn.k_norm"), dim)?,
+            output: weights.matrix(&[(name("self_attn.o_proj"), hidden)], q_rows)?,
+            feed_forward_norm: weights.vector(&name("post_attention_layernorm"), hidden)?,
+            gate_up: weights
+                .matrix(&[(name("mlp.gate_proj"), inner), (name("mlp.up_proj"), inner)], hidden)?,
+            down: weights.matrix(&[(name("mlp.down_proj"), hidden)], inner)?,
         })
     }
 }
 
 impl Rope {
-    fn new(config: &ModelConfig) -> Result<Self, ModelError> {
+    fn new(config: &ModelConfig) -> Self {
         let (half, positions) = (config.head_dim / 2, config.max_context);
-        // f32 throughout, as transformers computes them: other roundings would show at large positions.
+        // f32 as transformers computes them: other roundings would show at large positions.
         let frequencies: Vec<f32> = (0..half)
             .map(|i| {
                 let exponent = (2 * i) as f32 / config.head_dim as f32;
                 1.0 / (config.rope_theta as f32).powf(exponent)
             })
             .collect();
-        let positions: Vec<f32> = (0..positions).map(|p| p as f32).collect();
-        let frequencies = Tensor::f_from_slice(&frequencies).during("making rotations")?;
-        let positions = Tensor::f_from_slice(&positions).during("making rotations")?;
-        let angles = positions.f_outer(&frequencies).during("making rotations")?;
-        let cos = angles.f_cos().during("making rotations")?;
-        let sin = angles.f_sin().during("making rotations")?;
-        let negative = sin.f_neg().during("making rotations")?;
-        Ok(Self {
-            cos: Tensor::f_cat(&[&cos, &cos], 1).during("making rotations")?,
-            sin: Tensor::f_cat(&[&negative, &sin], 1).during("making rotations")?,
-        })
+        let angles = (0..positions).flat_map(|p| frequencies.iter().map(move |f| p as f32 * f));
+        // In f64 and rounded once, so that they do not depend on the accuracy of the system's f32 functions.
+        let (cos, sin) = angles.map(|a| (f64::from(a).cos() as f32, f64::from(a).sin() as f32)).unzip();
+        Self { half: half as usize, cos, sin }
     }
 
-    /// Rotations of these positions, each (rows, 1, head dim).
-    fn at(&self, positions: &Tensor) -> Result<(Tensor, Tensor), ModelError> {
-        let rows = |table: &Tensor| {
-            table.f_index_select(0, positions).and_then(|t| t.f_unsqueeze(1)).during("selecting rotations")
-        };
-        Ok((rows(&self.cos)?, rows(&self.sin)?))
+    /// Cosines and sines of a position.
+    fn at(&self, position: usize) -> (&[f32], &[f32]) {
+        let range = position * self.half..(position + 1) * self.half;
+        (self.cos.get(range.clone()).unwrap_or_default(), self.sin.get(range).unwrap_or_default())
     }
 }
