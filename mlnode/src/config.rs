@@ -22,7 +22,7 @@ const TOKEN_MIN: usize = 16;
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Threads of tensor operations; 0 (the default) means one per core.
+    /// Threads of the engine's arithmetic; 0 (the default) means one per core.
     #[serde(default)]
     pub threads: u32,
     /// File whose trimmed content is the bearer token of both ports, at least 16 characters. Relative to the config file.

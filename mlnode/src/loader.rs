@@ -2,7 +2,7 @@
 
 use crate::{
     digest::{folder_digest, DigestError},
-    model::{Libtorch, Model, ModelError, Qwen3},
+    model::{Decoder, Libtorch, Model, ModelError},
     source::{ModelSource, TokenSource},
 };
 use starling_mlnode_api::ModelDigest;
@@ -91,7 +91,7 @@ pub struct FolderLoader;
 
 impl Loader for FolderLoader {
     fn load(&self, spec: &LoadSpec) -> Result<Loaded, LoadError> {
-        load_as(spec, Qwen3::load)
+        load_as(spec, Decoder::load)
     }
 }
 

@@ -20,6 +20,7 @@ use starling_primitives::{
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Arc, OnceLock},
+    time::{Duration, Instant},
 };
 
 /// Names a sequence; given by the engine, never used twice.
@@ -136,6 +137,11 @@ pub trait TokenSource {
     fn weight_bytes(&self) -> u64 {
         0
     }
+    /// Time spent so far on what a transcript takes beyond the model: from logits to candidates and the choice, or to
+    /// figures. Zero where that is not known.
+    fn transcript_time(&self) -> Duration {
+        Duration::ZERO
+    }
     /// Takes in the beginning of an open, empty sequence's tokens as far as their keys and values are known from
     /// earlier ones, and returns how many that are: fewer than all. The sequence's own may be kept for others in turn.
     fn reuse(&mut self, _sequence: SequenceId, _tokens: &[u32]) -> u32 {
@@ -160,6 +166,7 @@ pub struct ModelSource<M: Model> {
     prefixes: PrefixCache<Arc<KvBlock>>,
     /// What the hashes of prefixes start from.
     identity: H256,
+    transcript_time: Duration,
 }
 
 /// An open sequence.
@@ -193,6 +200,7 @@ impl<M: Model> ModelSource<M> {
             sequences: HashMap::new(),
             prefixes: PrefixCache::new(0),
             identity,
+            transcript_time: Duration::ZERO,
         };
         source.model.set_pool(Arc::clone(&source.pool));
         source
@@ -233,6 +241,7 @@ impl<M: Model> ModelSource<M> {
         for (index, block) in wanted.chunks(ROWS_MAX).enumerate() {
             let first = index * ROWS_MAX;
             let logits = self.model.logits(first..first + block.len())?;
+            let started = Instant::now();
             for (row, wanted) in block.iter().enumerate() {
                 wanted.penalise(logits.row_mut(row));
             }
@@ -249,6 +258,7 @@ impl<M: Model> ModelSource<M> {
             for result in results {
                 all.push(result.into_inner().flatten().ok_or(ModelError::NotFinite)?);
             }
+            self.transcript_time += started.elapsed();
         }
         Ok(all)
     }
@@ -290,6 +300,10 @@ impl<M: Model> TokenSource for ModelSource<M> {
         self.model.weight_bytes()
     }
 
+    fn transcript_time(&self) -> Duration {
+        self.transcript_time
+    }
+
     fn open(&mut self, sequence: SequenceId, capacity: u32) -> Result<(), SourceError> {
         let kv = self.model.new_sequence(capacity.min(self.max_context))?;
         self.sequences.insert(sequence, Open { kv, shared: None });
@@ -312,7 +326,8 @@ impl<M: Model> TokenSource for ModelSource<M> {
     fn step(&mut self, chunks: &[Chunk<'_>]) -> Result<Vec<Output>, SourceError> {
         self.forward(chunks)?;
         let mut rows = self.distributions(chunks)?.into_iter();
-        chunks
+        let started = Instant::now();
+        let outputs = chunks
             .iter()
             .map(|chunk| match &chunk.task {
                 Task::Extend => Ok(Output::Extended),
@@ -325,7 +340,9 @@ impl<M: Model> TokenSource for ModelSource<M> {
                     Ok(Output::Measured(measure(draw, records, rows, self.top_k)))
                 }
             })
-            .collect()
+            .collect();
+        self.transcript_time += started.elapsed();
+        outputs
     }
 }
 

@@ -144,8 +144,12 @@ async fn honest_transcripts_verify_near_zero() {
 
 #[tokio::test]
 async fn what_is_known_of_a_prompt_changes_no_committed_integer() {
-    let reusing = Running::rambling(Limits::default()).await;
-    let fresh = Running::rambling(Limits { prefix_tokens: 0, ..Limits::default() }).await;
+    // One folder for both: the noise that makes it another model is not the same every time.
+    let folder = tempfile::tempdir().unwrap();
+    write_other_model(folder.path(), 2.0);
+    let reusing = Running::start(&config(folder.path(), Limits::default()), FolderLoader).await;
+    let limits = Limits { prefix_tokens: 0, ..Limits::default() };
+    let fresh = Running::start(&config(folder.path(), limits), FolderLoader).await;
     let known = async |node: &Running| {
         let text = node.client.metrics().await.unwrap();
         let line = text.lines().find(|line| line.starts_with("mlnode_prefix_tokens_total ")).unwrap();

@@ -1,4 +1,4 @@
-//! The Qwen3 dense family in f32 through libtorch: the same model as [`super::Qwen3`] by other arithmetic, which the
+//! The Qwen3 dense family in f32 through libtorch: the same model as [`super::Decoder`] by other arithmetic, which the
 //! tests compare it with, and the way to devices that libtorch has kernels for.
 //!
 //! Rows of all sequences of a step go through the linear layers together; only attention looks at one sequence at a
@@ -9,8 +9,9 @@ mod ops;
 
 use self::ops::{empty, indices, linear, rms_norm, During};
 use super::{
+    rope::frequencies,
     weights::{Kind as Storage, Weights},
-    Model, ModelConfig, ModelError, Rows,
+    Family, Model, ModelConfig, ModelError, Rows,
 };
 use crate::kernel::{Pool, RowBuffer};
 use std::{ops::Range, path::Path, sync::Arc};
@@ -84,6 +85,9 @@ impl Libtorch {
     pub fn load(folder: &Path) -> Result<Self, ModelError> {
         let _no_grad = tch::no_grad_guard();
         let config = ModelConfig::load(folder)?;
+        if config.family != Family::Qwen3 {
+            return Err(ModelError::Unsupported("only Qwen3 runs with libtorch".into()));
+        }
         let mut weights = Weights::open(folder)?;
         let hidden = config.hidden_size;
         let embedding = take(&mut weights, "model.embed_tokens.weight", &[config.vocab_size, hidden])?;
@@ -371,14 +375,7 @@ impl Layer {
 
 impl Rope {
     fn new(config: &ModelConfig) -> Result<Self, ModelError> {
-        let (half, positions) = (config.head_dim / 2, config.max_context);
-        // f32 throughout, as transformers computes them: other roundings would show at large positions.
-        let frequencies: Vec<f32> = (0..half)
-            .map(|i| {
-                let exponent = (2 * i) as f32 / config.head_dim as f32;
-                1.0 / (config.rope_theta as f32).powf(exponent)
-            })
-            .collect();
+        let (frequencies, positions) = (frequencies(config), config.max_context);
         let positions: Vec<f32> = (0..positions).map(|p| p as f32).collect();
         let frequencies = Tensor::f_from_slice(&frequencies).during("making rotations")?;
         let positions = Tensor::f_from_slice(&positions).during("making rotations")?;

@@ -1,15 +1,17 @@
 //! Models: weights and arithmetic. Nothing here knows of requests, tapes or transcripts.
 
 mod config;
+mod decoder;
 mod kv;
 mod libtorch;
-mod qwen3;
+mod rope;
 mod weights;
 
-pub use config::ModelConfig;
+pub use config::{Family, ModelConfig};
+pub use decoder::Decoder;
 pub use kv::{KvBlock, SequenceKv, BLOCK_TOKENS};
 pub use libtorch::{Libtorch, LibtorchKv};
-pub use qwen3::Qwen3;
+pub use rope::RopeScaling;
 pub(crate) use weights::map;
 pub use weights::weight_files;
 

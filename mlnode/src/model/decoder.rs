@@ -1,5 +1,5 @@
-//! The Qwen3 dense family on the processor: grouped-query attention with normalised queries and keys, rotary positions,
-//! a gated feed-forward layer.
+//! The families of dense decoders on the processor: grouped-query attention with rotary positions (its queries and keys
+//! normalised in Qwen3), a gated feed-forward layer.
 //!
 //! Rows of all sequences of a step go through the matrices together, so sequences of any length mix freely; attention
 //! takes a key head of a sequence and a few of its rows at a time. Everything is computed by [`crate::kernel`], so a
@@ -8,8 +8,9 @@
 
 use super::{
     kv::{KvBlock, Layout, SequenceKv, BLOCK_TOKENS},
+    rope::{frequencies, turn},
     weights::Weights,
-    Model, ModelConfig, ModelError, Rows,
+    Family, Model, ModelConfig, ModelError, Rows,
 };
 use crate::kernel::{multiply, rows_max, share, Matrix, Pool, RowBuffer, Shared, Tile, Vector, WIDTH};
 use std::{cell::RefCell, ops::Range, path::Path, sync::Arc};
@@ -19,7 +20,7 @@ const SHARED_ROWS: usize = 8;
 
 /// A model ready to run.
 #[derive(Debug)]
-pub struct Qwen3 {
+pub struct Decoder {
     config: ModelConfig,
     layout: Layout,
     embedding: Matrix,
@@ -27,7 +28,8 @@ pub struct Qwen3 {
     norm: Vec<f32>,
     /// The output layer; absent when it is the embedding.
     head: Option<Matrix>,
-    rope: Rope,
+    /// Radians per token of each pair of a head.
+    frequencies: Vec<f32>,
     parameters: u64,
     pool: Arc<Pool>,
     scratch: Scratch,
@@ -38,8 +40,8 @@ struct Layer {
     attention_norm: Vec<f32>,
     /// Query, key and value projections, one below the other.
     qkv: Matrix,
-    query_norm: Vec<f32>,
-    key_norm: Vec<f32>,
+    /// Weights of the norms of queries and keys, in families that have them.
+    head_norms: Option<(Vec<f32>, Vec<f32>)>,
     output: Matrix,
     feed_forward_norm: Vec<f32>,
     /// Gate and up projections, one below the other.
@@ -47,17 +49,12 @@ struct Layer {
     down: Matrix,
 }
 
-/// Cosines and sines of every position, half a head each.
-#[derive(Debug)]
-struct Rope {
-    half: usize,
-    cos: Vec<f32>,
-    sin: Vec<f32>,
-}
-
 /// Activations of a step, kept so that no step allocates them.
 #[derive(Debug)]
 struct Scratch {
+    /// Cosines and sines of each row's position.
+    cos: RowBuffer,
+    sin: RowBuffer,
     /// The residual stream.
     hidden: RowBuffer,
     normed: RowBuffer,
@@ -79,6 +76,8 @@ impl Scratch {
         let rows = |width: u32| RowBuffer::new(width as usize);
         let heads = config.heads * config.head_dim;
         Self {
+            cos: rows(config.head_dim / 2),
+            sin: rows(config.head_dim / 2),
             hidden: rows(config.hidden_size),
             normed: rows(config.hidden_size),
             qkv: rows(heads + 2 * config.kv_heads * config.head_dim),
@@ -114,7 +113,7 @@ struct Part {
     to: usize,
 }
 
-impl Qwen3 {
+impl Decoder {
     /// Loads a model folder. Weights stay as wide as they are stored.
     pub fn load(folder: &Path) -> Result<Self, ModelError> {
         let config = ModelConfig::load(folder)?;
@@ -132,9 +131,10 @@ impl Qwen3 {
             Some(weights.matrix(&[("lm_head.weight".into(), vocab)], hidden)?)
         };
         let parameters = weights.finish()?;
-        let (layout, rope, scratch) = (Layout::new(&config), Rope::new(&config), Scratch::new(&config));
+        let (layout, scratch) = (Layout::new(&config), Scratch::new(&config));
+        let frequencies = frequencies(&config);
         let pool = Arc::new(Pool::new(1));
-        Ok(Self { config, layout, embedding, layers, norm, head, rope, parameters, pool, scratch })
+        Ok(Self { config, layout, embedding, layers, norm, head, frequencies, parameters, pool, scratch })
     }
 
     fn vector(&self) -> Vector {
@@ -162,7 +162,7 @@ impl Qwen3 {
         });
         layer.qkv.product(pool, &s.normed, &mut s.qkv);
         let attention = Attention { config: &self.config, layout: self.layout, index, places, pool };
-        attention.store(layer, &self.rope, &mut s.qkv);
+        attention.store(layer, (&s.cos, &s.sin), &mut s.qkv);
         attention.attend(&s.qkv, &mut s.attended);
         layer.output.product(pool, &s.attended, &mut s.added);
         by_row(pool, &s.added, &mut s.hidden, |added, x| vector.add(x, added));
@@ -198,7 +198,7 @@ impl Qwen3 {
     }
 }
 
-impl Model for Qwen3 {
+impl Model for Decoder {
     type Kv = SequenceKv;
 
     fn config(&self) -> &ModelConfig {
@@ -234,6 +234,14 @@ impl Model for Qwen3 {
             first += new;
         }
         let s = &mut self.scratch;
+        s.cos.resize(first);
+        s.sin.resize(first);
+        for place in &places {
+            for token in 0..place.new {
+                let (cos, sin) = (s.cos.row_mut(place.first + token), s.sin.row_mut(place.first + token));
+                turn(&self.frequencies, place.past + token, cos, sin);
+            }
+        }
         for buffer in [&mut s.hidden, &mut s.normed, &mut s.attended, &mut s.gated] {
             buffer.resize(first);
         }
@@ -305,7 +313,7 @@ thread_local! {
 
 impl Attention<'_> {
     /// Normalises and rotates queries and keys in place, and writes keys and values to the blocks.
-    fn store(&self, layer: &Layer, rope: &Rope, qkv: &mut RowBuffer) {
+    fn store(&self, layer: &Layer, (cos, sin): (&RowBuffer, &RowBuffer), qkv: &mut RowBuffer) {
         let (heads, kv_heads) = (self.config.heads as usize, self.config.kv_heads as usize);
         let dim = self.config.head_dim as usize;
         let eps = self.config.rms_norm_eps as f32;
@@ -320,16 +328,15 @@ impl Attention<'_> {
                 std::slice::from_raw_parts_mut(start, (heads + 2 * kv_heads) * dim)
             };
             let position = place.past + token;
-            let (cos, sin) = rope.at(position);
+            let (cos, sin) = (cos.row(place.first + token), sin.row(place.first + token));
             let (queries, rest) = row.split_at_mut(heads * dim);
             let (keys, values) = rest.split_at_mut(kv_heads * dim);
-            for query in queries.chunks_exact_mut(dim) {
-                vector.rms_norm_in_place(query, &layer.query_norm, eps);
-                vector.rotate(query, cos, sin);
+            if let Some((query_norm, key_norm)) = &layer.head_norms {
+                queries.chunks_exact_mut(dim).for_each(|x| vector.rms_norm_in_place(x, query_norm, eps));
+                keys.chunks_exact_mut(dim).for_each(|x| vector.rms_norm_in_place(x, key_norm, eps));
             }
-            for key in keys.chunks_exact_mut(dim) {
-                vector.rms_norm_in_place(key, &layer.key_norm, eps);
-                vector.rotate(key, cos, sin);
+            for head in queries.chunks_exact_mut(dim).chain(keys.chunks_exact_mut(dim)) {
+                vector.rotate(head, cos, sin);
             }
             let slot = position % BLOCK_TOKENS;
             let Some(block) = place.blocks.get(position / BLOCK_TOKENS) else { return };
@@ -518,36 +525,18 @@ impl Layer {
         Ok(Self {
             attention_norm: weights.vector(&name("input_layernorm"), hidden)?,
             qkv: weights.matrix(&qkv, hidden)?,
-            query_norm: weights.vector(&name("self_attn.q_norm"), dim)?,
-            key_norm: weights.vector(&name("self_attn.k_norm"), dim)?,
+            head_norms: match config.family {
+                Family::Qwen3 => Some((
+                    weights.vector(&name("self_attn.q_norm"), dim)?,
+                    weights.vector(&name("self_attn.k_norm"), dim)?,
+                )),
+                Family::Llama => None,
+            },
             output: weights.matrix(&[(name("self_attn.o_proj"), hidden)], q_rows)?,
             feed_forward_norm: weights.vector(&name("post_attention_layernorm"), hidden)?,
             gate_up: weights
                 .matrix(&[(name("mlp.gate_proj"), inner), (name("mlp.up_proj"), inner)], hidden)?,
             down: weights.matrix(&[(name("mlp.down_proj"), hidden)], inner)?,
         })
-    }
-}
-
-impl Rope {
-    fn new(config: &ModelConfig) -> Self {
-        let (half, positions) = (config.head_dim / 2, config.max_context);
-        // f32 as transformers computes them: other roundings would show at large positions.
-        let frequencies: Vec<f32> = (0..half)
-            .map(|i| {
-                let exponent = (2 * i) as f32 / config.head_dim as f32;
-                1.0 / (config.rope_theta as f32).powf(exponent)
-            })
-            .collect();
-        let angles = (0..positions).flat_map(|p| frequencies.iter().map(move |f| p as f32 * f));
-        // In f64 and rounded once, so that they do not depend on the accuracy of the system's f32 functions.
-        let (cos, sin) = angles.map(|a| (f64::from(a).cos() as f32, f64::from(a).sin() as f32)).unzip();
-        Self { half: half as usize, cos, sin }
-    }
-
-    /// Cosines and sines of a position.
-    fn at(&self, position: usize) -> (&[f32], &[f32]) {
-        let range = position * self.half..(position + 1) * self.half;
-        (self.cos.get(range.clone()).unwrap_or_default(), self.sin.get(range).unwrap_or_default())
     }
 }
