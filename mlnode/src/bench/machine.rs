@@ -1,6 +1,6 @@
 //! What bounds any engine on this machine: how fast memory is read, and how fast large products run.
 
-use crate::kernel::{Matrix, Packing, Pool, RowBuffer};
+use crate::kernel::{Matrix, Packing, Pool, RowBuffer, Slab, Vector};
 use std::{hint::black_box, io, time::Instant};
 
 /// Far more than any cache of a core holds; 512 MiB.
@@ -12,24 +12,20 @@ const INPUTS: usize = 1_024;
 /// Of so many tries the fastest counts: what else runs on the machine only slows it down.
 const TRIES: usize = 5;
 
-/// Bytes per second that all threads together read.
-pub(super) fn read_bandwidth(pool: &Pool) -> f64 {
-    let data: Vec<f32> = (0..READ_FLOATS).map(|i| (i & 0xff) as f32).collect();
+/// Bytes per second that all threads together read, from memory like that of the weights.
+pub(super) fn read_bandwidth(pool: &Pool) -> io::Result<f64> {
+    let mut data = Slab::<f32>::zeroed(READ_FLOATS)?;
+    // Written once: pages that nobody wrote to are all the same one.
+    data.fill(1.0);
+    let vector = Vector::new(pool.isa());
     let parts = pool.threads() * 16;
     let seconds = fastest(|| {
         pool.run(parts, &|part| {
             let range = part * READ_FLOATS / parts..(part + 1) * READ_FLOATS / parts;
-            // Enough sums side by side that waiting for additions does not bound it.
-            let mut sums = [0f32; 64];
-            for chunk in data.get(range).unwrap_or_default().chunks_exact(64) {
-                for (sum, x) in sums.iter_mut().zip(chunk) {
-                    *sum += x;
-                }
-            }
-            black_box(sums);
+            black_box(vector.max_of(data.get(range).unwrap_or_default()));
         });
     });
-    (READ_FLOATS * size_of::<f32>()) as f64 / seconds
+    Ok((READ_FLOATS * size_of::<f32>()) as f64 / seconds)
 }
 
 /// Floating-point operations per second of a large product.

@@ -107,7 +107,7 @@ pub fn bench(
     plan: &BenchPlan,
 ) -> Result<Vec<Measurement>, BenchError> {
     let pool = Pool::new(plan.threads.max(1) as usize);
-    let bandwidth = machine::read_bandwidth(&pool);
+    let bandwidth = machine::read_bandwidth(&pool).map_err(BenchError::Memory)?;
     let product_rate = machine::product_rate(&pool).map_err(BenchError::Memory)?;
     drop(pool);
     let mut source = loader.load(spec)?.source;

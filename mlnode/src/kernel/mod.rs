@@ -26,6 +26,6 @@ pub use matrix::{Matrix, Packing};
 pub use pool::Pool;
 pub(crate) use pool::Shared;
 pub use rows::RowBuffer;
-pub(crate) use slab::Plain;
+pub(crate) use slab::{Plain, Slab};
 pub(crate) use tile::{multiply, rows_max, Tile, WIDTH};
 pub use vector::Vector;
