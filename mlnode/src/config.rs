@@ -1,6 +1,6 @@
 //! Configuration: one TOML file, every field overridable by environment (`STARLING_MLNODE__LIMITS__REQUESTS_MAX=4`).
 
-use crate::{engine::EngineLimits, loader::LoadSpec, scheduler::Budget};
+use crate::{engine::EngineLimits, loader::LoadSpec, scheduler::Budget, source::Resources};
 use figment::{
     providers::{Env, Format, Toml},
     Figment,
@@ -22,7 +22,7 @@ const TOKEN_MIN: usize = 16;
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Threads of tensor operations; 0 (the default) means one per core.
+    /// Threads of the engine's arithmetic; 0 (the default) means one per core.
     #[serde(default)]
     pub threads: u32,
     /// File whose trimmed content is the bearer token of both ports, at least 16 characters. Relative to the config file.
@@ -97,6 +97,9 @@ pub struct Limits {
     pub sprint_batch: u32,
     /// Transcripts verified at once (default 4).
     pub verify_batch: u32,
+    /// Tokens whose keys and values are kept when their sequence has ended, for others that begin alike (default 8192;
+    /// 0 keeps nothing). Their memory comes on top of `kv_tokens`.
+    pub prefix_tokens: u32,
 }
 
 /// What is logged, and how.
@@ -155,6 +158,7 @@ impl Default for Limits {
             background_tokens: 32,
             sprint_batch: 32,
             verify_batch: 4,
+            prefix_tokens: 8_192,
         }
     }
 }
@@ -300,7 +304,7 @@ impl Config {
             budget: Budget { step_tokens: limits.step_tokens, background_tokens: limits.background_tokens },
             sprint_batch: limits.sprint_batch,
             verify_batch: limits.verify_batch,
-            threads: self.thread_count(),
+            resources: Resources { threads: self.thread_count(), prefix_tokens: limits.prefix_tokens },
         }
     }
 
@@ -382,6 +386,7 @@ mod tests {
             "background_tokens",
             "sprint_batch",
             "verify_batch",
+            "prefix_tokens",
             "[log]",
             "filter",
             "json",

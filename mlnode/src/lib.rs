@@ -1,6 +1,8 @@
-//! The Starling ML node: a libtorch engine that makes and checks transcripts.
+//! The Starling ML node: an engine that makes and checks transcripts.
 //!
-//! - [`model`]: weights and arithmetic.
+//! - [`kernel`]: arithmetic on the processor, the same bits whatever the batch.
+//! - [`model`]: weights, and what is computed with them.
+//! - [`prefix`]: beginnings that sequences have in common.
 //! - [`source`]: from a model to committed tokens: quantisation, penalties, the integer sampler.
 //! - [`scheduler`], [`kv`]: what a step computes, and for whom there is room. No tensors.
 //! - [`engine`]: one thread that owns the source and runs requests, verification and sprint work in steps.
@@ -12,13 +14,16 @@ pub mod bench;
 pub mod candidates;
 pub mod config;
 pub mod digest;
+pub mod distribution;
 pub mod engine;
+pub mod kernel;
 pub mod kv;
 pub mod loader;
 pub mod measure;
 pub mod metrics;
 pub mod model;
 pub mod node;
+pub mod prefix;
 pub mod scheduler;
 pub mod server;
 pub mod source;

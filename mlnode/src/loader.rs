@@ -2,13 +2,17 @@
 
 use crate::{
     digest::{folder_digest, DigestError},
-    model::{ModelError, Qwen3},
+    model::{Decoder, Libtorch, Model, ModelError},
     source::{ModelSource, TokenSource},
 };
 use starling_mlnode_api::ModelDigest;
 use starling_primitives::H256;
 use starling_prompt::{Tokenizer, TokenizerError};
-use std::{fmt, path::PathBuf, sync::Arc};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 /// What to load.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,22 +85,39 @@ pub trait Loader: Send + 'static {
     fn load(&self, spec: &LoadSpec) -> Result<Loaded, LoadError>;
 }
 
-/// Loads Hugging Face folders.
+/// Loads Hugging Face folders, to be run by the engine's own kernels.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct FolderLoader;
 
 impl Loader for FolderLoader {
     fn load(&self, spec: &LoadSpec) -> Result<Loaded, LoadError> {
-        let digest = folder_digest(&spec.folder)?;
-        if let Some(expected) = spec.weights_digest.filter(|expected| *expected != digest.weights_digest) {
-            return Err(LoadError::OtherWeights { found: digest.weights_digest, expected });
-        }
-        let tokenizer = Tokenizer::load_from_folder(&spec.folder)?;
-        if tokenizer.vocab_size() > digest.vocab_size {
-            let (tokenizer, model) = (tokenizer.vocab_size(), digest.vocab_size);
-            return Err(LoadError::Vocabulary { tokenizer, model });
-        }
-        let source = ModelSource::new(Qwen3::load(&spec.folder)?, spec.top_k, spec.max_context);
-        Ok(Loaded { source: Box::new(source), tokenizer: Arc::new(tokenizer), digest })
+        load_as(spec, Decoder::load)
     }
+}
+
+/// Loads Hugging Face folders, to be run by libtorch.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LibtorchLoader;
+
+impl Loader for LibtorchLoader {
+    fn load(&self, spec: &LoadSpec) -> Result<Loaded, LoadError> {
+        load_as(spec, Libtorch::load)
+    }
+}
+
+fn load_as<M: Model + 'static>(
+    spec: &LoadSpec,
+    load: impl Fn(&Path) -> Result<M, ModelError>,
+) -> Result<Loaded, LoadError> {
+    let digest = folder_digest(&spec.folder)?;
+    if let Some(expected) = spec.weights_digest.filter(|expected| *expected != digest.weights_digest) {
+        return Err(LoadError::OtherWeights { found: digest.weights_digest, expected });
+    }
+    let tokenizer = Tokenizer::load_from_folder(&spec.folder)?;
+    if tokenizer.vocab_size() > digest.vocab_size {
+        let (tokenizer, model) = (tokenizer.vocab_size(), digest.vocab_size);
+        return Err(LoadError::Vocabulary { tokenizer, model });
+    }
+    let source = ModelSource::new(load(&spec.folder)?, spec.top_k, spec.max_context, digest.weights_digest);
+    Ok(Loaded { source: Box::new(source), tokenizer: Arc::new(tokenizer), digest })
 }

@@ -3,10 +3,10 @@
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use starling_mlnode::{
-    bench::{bench, BenchPlan},
+    bench::{bench, BenchPlan, PeerCommand},
     config::{Config, Log},
     digest::folder_digest,
-    loader::{FolderLoader, LoadSpec},
+    loader::{FolderLoader, LibtorchLoader, LoadSpec},
     node::Node,
 };
 use starling_primitives::profile::MAX_K;
@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use tokio::signal::unix::{signal, SignalKind};
 use tracing_subscriber::EnvFilter;
 
-/// Threads of HTTP and tokenising; tensors have their own.
+/// Threads of HTTP and tokenising; the engine has its own.
 const SERVER_THREADS: usize = 2;
 
 /// Runs models, makes and checks transcripts.
@@ -27,7 +27,7 @@ struct Args {
     /// Check the configuration and exit.
     #[arg(long)]
     check_config: bool,
-    /// Threads of tensor operations, instead of the configured number.
+    /// Threads of the engine's arithmetic, instead of the configured number.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     threads: Option<u32>,
     #[command(subcommand)]
@@ -54,9 +54,18 @@ enum Command {
         /// Sequences decoded together.
         #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..))]
         batch: u32,
-        /// Threads of tensor operations.
+        /// Threads of every engine.
         #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
         threads: u32,
+        /// Turns; the median of each figure is printed.
+        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+        rounds: u32,
+        /// Another engine to take turns with; see docs/mlnode.md. May be repeated.
+        #[arg(long = "peer", value_name = "NAME=PROGRAM ARGUMENT ...")]
+        peers: Vec<PeerCommand>,
+        /// Run the model with libtorch instead of the engine's own kernels.
+        #[arg(long)]
+        libtorch: bool,
     },
 }
 
@@ -101,11 +110,16 @@ fn run_command(command: Command) -> anyhow::Result<()> {
                 folder_digest(&folder).with_context(|| format!("no digest of {}", folder.display()))?;
             println!("{}", serde_json::to_string_pretty(&digest)?);
         }
-        Command::Bench { folder, prompt, tokens, batch, threads } => {
+        Command::Bench { folder, prompt, tokens, batch, threads, rounds, peers, libtorch } => {
             let (name, max_context) = ("bench".into(), prompt.saturating_add(tokens));
             let spec = LoadSpec { name, folder, top_k: MAX_K, max_context, weights_digest: None };
-            let plan = BenchPlan { prompt, tokens, batch, threads };
-            for line in bench(&FolderLoader, &spec, &plan)? {
+            let plan = BenchPlan { prompt, tokens, batch, threads, rounds, peers };
+            let lines = if libtorch {
+                bench(&LibtorchLoader, &spec, &plan)?
+            } else {
+                bench(&FolderLoader, &spec, &plan)?
+            };
+            for line in lines {
                 println!("{}", serde_json::to_string(&line)?);
             }
         }

@@ -132,5 +132,38 @@ mod tests {
                 prop_assert!(share.tokens <= entries[share.id as usize].pending);
             }
         }
+
+        /// Whatever arrives, whoever is there gets on: after enough steps everybody has all tokens, and a sequence that
+        /// has its prompt gets a token in every step.
+        #[test]
+        fn nobody_starves(
+            mut work in proptest::collection::vec((0u8..3, 1u32..60, 1u32..20, 0usize..40), 1..30),
+            step_tokens in 32u32..64,
+            background_tokens in 1u32..16,
+        ) {
+            let class = |c| [Class::Request, Class::Verification, Class::Sprint][usize::from(c)];
+            let arrivals = work.iter().map(|w| w.3).max().unwrap();
+            let total: u32 = work.iter().map(|(_, prompt, decode, _)| prompt + decode).sum();
+            // Pending tokens of each, and tokens that it has yet to decode.
+            for step in 0..arrivals + total as usize + 1 {
+                let here: Vec<usize> = (0..work.len()).filter(|i| work[*i].3 <= step).collect();
+                let entries: Vec<_> = here
+                    .iter()
+                    .map(|i| Entry { id: *i as u64, class: class(work[*i].0), pending: work[*i].1 })
+                    .collect();
+                let shares = plan(&entries, &Budget { step_tokens, background_tokens });
+                for entry in entries.iter().filter(|e| e.class == Class::Request && e.pending == 1) {
+                    prop_assert!(shares.iter().any(|share| share.id == entry.id), "a stream stalls");
+                }
+                for share in shares {
+                    let (_, pending, decode, _) = &mut work[share.id as usize];
+                    *pending -= share.tokens;
+                    if *pending == 0 && *decode > 0 {
+                        (*pending, *decode) = (1, *decode - 1);
+                    }
+                }
+            }
+            prop_assert!(work.iter().all(|(_, pending, decode, _)| (*pending, *decode) == (0, 0)), "{:?}", work);
+        }
     }
 }

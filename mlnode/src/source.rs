@@ -2,8 +2,11 @@
 
 use crate::{
     candidates::candidates,
+    distribution::Distribution,
+    kernel::{Pool, Vector},
     measure::{distance, margin, Own},
-    model::{indices, to_f32, to_i64, During, ModelError, Qwen3, Rows, SequenceKv},
+    model::{KvBlock, Model, ModelError, Rows, BLOCK_TOKENS},
+    prefix::{block_hash, PrefixCache},
 };
 use starling_primitives::{
     profile::MAX_K,
@@ -12,9 +15,13 @@ use starling_primitives::{
     tape::Tape,
     transcript::{Candidate, TokenRecord},
     verdict::Figures,
+    H256,
 };
-use std::collections::{BTreeMap, HashMap};
-use tch::{Kind, Tensor};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, OnceLock},
+    time::{Duration, Instant},
+};
 
 /// Names a sequence; given by the engine, never used twice.
 pub type SequenceId = u64;
@@ -111,10 +118,35 @@ pub enum SourceError {
     Other(String),
 }
 
+/// What a source may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Resources {
+    /// Threads of its arithmetic, the engine's own included.
+    pub threads: u32,
+    /// Tokens whose keys and values may be kept after their sequence is closed.
+    pub prefix_tokens: u32,
+}
+
 /// Runs sequences. Lives on the engine's thread, so it need not be `Send`.
 pub trait TokenSource {
     /// What it can do.
     fn shape(&self) -> Shape;
+    /// Tells it what it may use; called before the first sequence is opened. Whatever does without is left as it is.
+    fn use_resources(&mut self, _resources: &Resources) {}
+    /// Bytes of weights that a step of few tokens reads; 0 where that is not known.
+    fn weight_bytes(&self) -> u64 {
+        0
+    }
+    /// Time spent so far on what a transcript takes beyond the model: from logits to candidates and the choice, or to
+    /// figures. Zero where that is not known.
+    fn transcript_time(&self) -> Duration {
+        Duration::ZERO
+    }
+    /// Takes in the beginning of an open, empty sequence's tokens as far as their keys and values are known from
+    /// earlier ones, and returns how many that are: fewer than all. The sequence's own may be kept for others in turn.
+    fn reuse(&mut self, _sequence: SequenceId, _tokens: &[u32]) -> u32 {
+        0
+    }
     /// Makes room for a sequence of at most `capacity` tokens.
     fn open(&mut self, sequence: SequenceId, capacity: u32) -> Result<(), SourceError>;
     /// Forgets a sequence. Unknown ones are ignored.
@@ -125,92 +157,130 @@ pub trait TokenSource {
 
 /// The honest source: a model, the quantisation and the integer sampler.
 #[derive(Debug)]
-pub struct ModelSource {
-    model: Qwen3,
+pub struct ModelSource<M: Model> {
+    model: M,
+    pool: Arc<Pool>,
     top_k: u8,
     max_context: u32,
-    sequences: HashMap<SequenceId, SequenceKv>,
+    sequences: HashMap<SequenceId, Open<M::Kv>>,
+    prefixes: PrefixCache<Arc<KvBlock>>,
+    /// What the hashes of prefixes start from.
+    identity: H256,
+    transcript_time: Duration,
 }
 
-/// Log-probabilities of one row, as far as they are of interest.
-struct Row {
-    top: Vec<(u32, f32)>,
-    /// Of the tokens asked for, in order.
-    asked: Vec<f32>,
+/// An open sequence.
+#[derive(Debug)]
+struct Open<Kv> {
+    kv: Kv,
+    shared: Option<Shared>,
 }
 
-impl ModelSource {
-    /// Commits to `top_k` candidates per token (at most [`MAX_K`]) and takes no sequence above `max_context`.
-    pub fn new(model: Qwen3, top_k: u8, max_context: u32) -> Self {
+/// Where a sequence stands whose blocks are kept for others.
+#[derive(Debug)]
+struct Shared {
+    /// Hash of the last full block.
+    hash: H256,
+    /// Full blocks.
+    blocks: usize,
+    /// Tokens behind them.
+    tail: Vec<u32>,
+}
+
+impl<M: Model> ModelSource<M> {
+    /// Commits to `top_k` candidates per token (at most [`MAX_K`]) and takes no sequence above `max_context`. `identity`
+    /// stands for the weights and how they are computed with. One thread until told otherwise.
+    pub fn new(model: M, top_k: u8, max_context: u32, identity: H256) -> Self {
         let max_context = max_context.min(model.config().max_context);
-        Self { model, top_k: top_k.clamp(1, MAX_K), max_context, sequences: HashMap::new() }
+        let mut source = Self {
+            model,
+            pool: Arc::new(Pool::new(1)),
+            top_k: top_k.clamp(1, MAX_K),
+            max_context,
+            sequences: HashMap::new(),
+            prefixes: PrefixCache::new(0),
+            identity,
+            transcript_time: Duration::ZERO,
+        };
+        source.model.set_pool(Arc::clone(&source.pool));
+        source
     }
 
-    /// Runs the chunks' tokens through the model; one row of logits per row that a task needs.
-    fn forward(&mut self, chunks: &[Chunk<'_>]) -> Result<Tensor, SourceError> {
-        let mut caches = Vec::with_capacity(chunks.len());
+    /// Runs the chunks' tokens through the model.
+    fn forward(&mut self, chunks: &[Chunk<'_>]) -> Result<(), SourceError> {
+        let mut open = Vec::with_capacity(chunks.len());
         for chunk in chunks {
-            let cache = self.sequences.remove(&chunk.sequence).ok_or(SourceError::NotOpen(chunk.sequence))?;
-            caches.push((chunk.sequence, cache));
+            let one = self.sequences.remove(&chunk.sequence).ok_or(SourceError::NotOpen(chunk.sequence))?;
+            open.push((chunk.sequence, one));
         }
-        let mut batch: Vec<_> = caches
+        let mut batch: Vec<_> = open
             .iter_mut()
             .zip(chunks)
-            .map(|((_, kv), chunk)| Rows { kv, tokens: chunk.tokens, logits: chunk.task.rows() as u32 })
+            .map(|((_, one), chunk)| Rows {
+                kv: &mut one.kv,
+                tokens: chunk.tokens,
+                logits: chunk.task.rows() as u32,
+            })
             .collect();
-        let logits = self.model.forward(&mut batch);
-        self.sequences.extend(caches);
-        Ok(logits?)
+        let result = self.model.forward(&mut batch);
+        if result.is_ok() {
+            for ((_, one), chunk) in open.iter_mut().zip(chunks) {
+                keep_blocks::<M>(&mut self.prefixes, one, chunk.tokens);
+            }
+        }
+        self.sequences.extend(open);
+        Ok(result?)
     }
 
     /// Distributions of all rows that the tasks need, in order.
-    fn rows(&self, logits: &Tensor, chunks: &[Chunk<'_>]) -> Result<Vec<Row>, SourceError> {
-        let asked: Vec<&[Candidate]> = chunks
-            .iter()
-            .flat_map(|chunk| match chunk.task {
-                Task::Extend => vec![],
-                Task::Choose(_) => vec![&[] as &[Candidate]],
-                Task::Measure(_, records) => records.iter().map(|r| r.candidates.as_slice()).collect(),
-            })
-            .collect();
-        penalise(logits, chunks)?;
-        let mut rows = Vec::with_capacity(asked.len());
-        for (index, asked) in asked.chunks(ROWS_MAX).enumerate() {
-            let block =
-                logits.f_narrow(0, (index * ROWS_MAX) as i64, asked.len() as i64).during("taking rows")?;
-            self.block(&block, asked, &mut rows)?;
-        }
-        Ok(rows)
-    }
-
-    fn block(&self, logits: &Tensor, asked: &[&[Candidate]], rows: &mut Vec<Row>) -> Result<(), SourceError> {
-        let log_probs = logits.f_log_softmax(-1, Kind::Float).during("log_softmax")?;
-        let vocab = self.model.config().vocab_size;
-        let k = usize::from(self.top_k).min(vocab as usize);
-        let (values, tokens) = log_probs.f_topk(k as i64, -1, true, true).during("topk")?;
-        let (values, tokens) = (to_f32(&values)?, to_i64(&tokens)?);
-        let width = asked.iter().map(|list| list.len()).max().unwrap_or(0);
-        let gathered = if width > 0 { gather(&log_probs, asked, width, vocab)? } else { Vec::new() };
-        for (i, list) in asked.iter().enumerate() {
-            let range = i * k..(i + 1) * k;
-            let (values, tokens) = (values.get(range.clone()), tokens.get(range));
-            let top: Vec<(u32, f32)> = tokens
-                .into_iter()
-                .flatten()
-                .zip(values.into_iter().flatten())
-                .map(|(token, log_prob)| (*token as u32, *log_prob))
-                .collect();
-            if top.iter().any(|(_, log_prob)| log_prob.is_nan()) || top.is_empty() {
-                return Err(ModelError::NotFinite.into());
+    fn distributions(&mut self, chunks: &[Chunk<'_>]) -> Result<Vec<Distribution>, SourceError> {
+        let wanted: Vec<Wanted<'_>> = chunks.iter().flat_map(Wanted::of).collect();
+        let k = usize::from(self.top_k);
+        let vector = Vector::new(self.pool.isa());
+        let mut all = Vec::with_capacity(wanted.len());
+        for (index, block) in wanted.chunks(ROWS_MAX).enumerate() {
+            let first = index * ROWS_MAX;
+            let logits = self.model.logits(first..first + block.len())?;
+            let started = Instant::now();
+            for (row, wanted) in block.iter().enumerate() {
+                wanted.penalise(logits.row_mut(row));
             }
-            let asked = gathered.get(i * width..i * width + list.len()).unwrap_or_default().to_vec();
-            rows.push(Row { top, asked });
+            let results: Vec<OnceLock<Option<Distribution>>> =
+                block.iter().map(|_| OnceLock::new()).collect();
+            let logits = &*logits;
+            self.pool.run(block.len(), &|row| {
+                if let (Some(wanted), Some(result)) = (block.get(row), results.get(row)) {
+                    let asked = wanted.asked.iter().map(|candidate| candidate.token);
+                    // Set once: every row is a part of its own.
+                    let _ = result.set(Distribution::new(vector, logits.row(row), k, asked));
+                }
+            });
+            for result in results {
+                all.push(result.into_inner().flatten().ok_or(ModelError::NotFinite)?);
+            }
+            self.transcript_time += started.elapsed();
         }
-        Ok(())
+        Ok(all)
     }
 }
 
-impl TokenSource for ModelSource {
+/// Keeps the blocks that these tokens filled.
+fn keep_blocks<M: Model>(prefixes: &mut PrefixCache<Arc<KvBlock>>, one: &mut Open<M::Kv>, tokens: &[u32]) {
+    let Some(shared) = &mut one.shared else { return };
+    shared.tail.extend_from_slice(tokens);
+    let mut full = 0;
+    for tokens in shared.tail.chunks_exact(BLOCK_TOKENS) {
+        shared.hash = block_hash(&shared.hash, tokens);
+        if let Some(block) = M::full_block(&one.kv, shared.blocks) {
+            prefixes.keep(shared.hash, block);
+        }
+        shared.blocks += 1;
+        full += tokens.len();
+    }
+    shared.tail.drain(..full);
+}
+
+impl<M: Model> TokenSource for ModelSource<M> {
     fn shape(&self) -> Shape {
         Shape {
             vocab_size: self.model.config().vocab_size,
@@ -220,10 +290,33 @@ impl TokenSource for ModelSource {
         }
     }
 
+    fn use_resources(&mut self, resources: &Resources) {
+        self.pool = Arc::new(Pool::new(resources.threads.max(1) as usize));
+        self.model.set_pool(Arc::clone(&self.pool));
+        self.prefixes = PrefixCache::new(resources.prefix_tokens as usize / BLOCK_TOKENS);
+    }
+
+    fn weight_bytes(&self) -> u64 {
+        self.model.weight_bytes()
+    }
+
+    fn transcript_time(&self) -> Duration {
+        self.transcript_time
+    }
+
     fn open(&mut self, sequence: SequenceId, capacity: u32) -> Result<(), SourceError> {
-        let cache = self.model.new_sequence(capacity.min(self.max_context))?;
-        self.sequences.insert(sequence, cache);
+        let kv = self.model.new_sequence(capacity.min(self.max_context))?;
+        self.sequences.insert(sequence, Open { kv, shared: None });
         Ok(())
+    }
+
+    fn reuse(&mut self, sequence: SequenceId, tokens: &[u32]) -> u32 {
+        let Some(one) = self.sequences.get_mut(&sequence) else { return 0 };
+        let (found, hash) = self.prefixes.find(&self.identity, tokens, BLOCK_TOKENS);
+        let blocks = found.len();
+        let (hash, blocks) = if M::adopt(&mut one.kv, found) { (hash, blocks) } else { (self.identity, 0) };
+        one.shared = Some(Shared { hash, blocks, tail: Vec::new() });
+        (blocks * BLOCK_TOKENS) as u32
     }
 
     fn close(&mut self, sequence: SequenceId) {
@@ -231,10 +324,10 @@ impl TokenSource for ModelSource {
     }
 
     fn step(&mut self, chunks: &[Chunk<'_>]) -> Result<Vec<Output>, SourceError> {
-        let _no_grad = tch::no_grad_guard();
-        let logits = self.forward(chunks)?;
-        let mut rows = self.rows(&logits, chunks)?.into_iter();
-        chunks
+        self.forward(chunks)?;
+        let mut rows = self.distributions(chunks)?.into_iter();
+        let started = Instant::now();
+        let outputs = chunks
             .iter()
             .map(|chunk| match &chunk.task {
                 Task::Extend => Ok(Output::Extended),
@@ -247,18 +340,65 @@ impl TokenSource for ModelSource {
                     Ok(Output::Measured(measure(draw, records, rows, self.top_k)))
                 }
             })
-            .collect()
+            .collect();
+        self.transcript_time += started.elapsed();
+        outputs
     }
 }
 
-fn choose(sequence: SequenceId, draw: &Draw<'_>, row: Row) -> Result<TokenRecord, SourceError> {
+/// A row that a task needs.
+struct Wanted<'a> {
+    draw: &'a Draw<'a>,
+    /// Place of the token that the row says something about.
+    position: usize,
+    asked: &'a [Candidate],
+}
+
+impl<'a> Wanted<'a> {
+    fn of(chunk: &'a Chunk<'a>) -> Vec<Self> {
+        match &chunk.task {
+            Task::Extend => Vec::new(),
+            Task::Choose(draw) => vec![Self { draw, position: draw.position as usize, asked: &[] }],
+            Task::Measure(draw, records) => (draw.position as usize..)
+                .zip(*records)
+                .map(|(position, record)| Self { draw, position, asked: &record.candidates })
+                .collect(),
+        }
+    }
+
+    /// Subtracts the OpenAI penalties: `frequency x count + presence` for each token of the completion so far.
+    fn penalise(&self, logits: &mut [f32]) {
+        let params = self.draw.params;
+        if params.frequency_penalty_milli == 0 && params.presence_penalty_milli == 0 {
+            return;
+        }
+        let frequency = f32::from(params.frequency_penalty_milli) / 1_000.0;
+        let presence = f32::from(params.presence_penalty_milli) / 1_000.0;
+        let mut counts: BTreeMap<u32, f32> = BTreeMap::new();
+        for token in self.draw.completion.iter().take(self.position) {
+            *counts.entry(*token).or_default() += 1.0;
+        }
+        for (token, count) in counts {
+            if let Some(logit) = logits.get_mut(token as usize) {
+                *logit -= frequency * count + presence;
+            }
+        }
+    }
+}
+
+fn choose(sequence: SequenceId, draw: &Draw<'_>, row: Distribution) -> Result<TokenRecord, SourceError> {
     let candidates = candidates(row.top);
     let chosen = sample_on(draw.tape, draw.position, &candidates, draw.params);
     let chosen = chosen.and_then(|index| u8::try_from(index).ok()).ok_or(SourceError::Sampler(sequence))?;
     Ok(TokenRecord { candidates, chosen })
 }
 
-fn measure(draw: &Draw<'_>, records: &[TokenRecord], rows: impl Iterator<Item = Row>, top_k: u8) -> Figures {
+fn measure(
+    draw: &Draw<'_>,
+    records: &[TokenRecord],
+    rows: impl Iterator<Item = Distribution>,
+    top_k: u8,
+) -> Figures {
     let mut figures = Figures::default();
     for ((record, row), position) in records.iter().zip(rows).zip(draw.position..) {
         let own = Own { top: &row.top, committed: &row.asked };
@@ -267,63 +407,4 @@ fn measure(draw: &Draw<'_>, records: &[TokenRecord], rows: impl Iterator<Item = 
         figures.margin_sum += u64::from(margin(record, &own, draw.tape, position, draw.params));
     }
     figures
-}
-
-/// Log-probabilities of the tokens asked for, `width` per row; what a row does not ask for is filled with token 0.
-fn gather(
-    log_probs: &Tensor,
-    asked: &[&[Candidate]],
-    width: usize,
-    vocab: u32,
-) -> Result<Vec<f32>, ModelError> {
-    let mut tokens = vec![0i64; asked.len() * width];
-    for (row, list) in tokens.chunks_mut(width).zip(asked) {
-        for (place, candidate) in row.iter_mut().zip(*list) {
-            // The replay refused what lies outside; this guards the memory whatever the caller did.
-            *place = i64::from(candidate.token.min(vocab.saturating_sub(1)));
-        }
-    }
-    let index = indices(&tokens)?.f_view([asked.len() as i64, width as i64]).during("gather")?;
-    to_f32(&log_probs.f_gather(1, &index, false).during("gather")?)
-}
-
-/// Subtracts the OpenAI penalties from the logits, in place: `frequency x count + presence` for each token of the
-/// completion so far.
-fn penalise(logits: &Tensor, chunks: &[Chunk<'_>]) -> Result<(), ModelError> {
-    let mut row = 0i64;
-    for chunk in chunks {
-        let rows = chunk.task.rows();
-        if let Task::Choose(draw) | Task::Measure(draw, _) = &chunk.task {
-            let (frequency, presence) =
-                (draw.params.frequency_penalty_milli, draw.params.presence_penalty_milli);
-            if frequency != 0 || presence != 0 {
-                penalise_rows(logits, row, rows, draw)?;
-            }
-        }
-        row += rows as i64;
-    }
-    Ok(())
-}
-
-fn penalise_rows(logits: &Tensor, first_row: i64, rows: usize, draw: &Draw<'_>) -> Result<(), ModelError> {
-    let frequency = f32::from(draw.params.frequency_penalty_milli) / 1_000.0;
-    let presence = f32::from(draw.params.presence_penalty_milli) / 1_000.0;
-    let mut completion = draw.completion.iter();
-    let mut counts: BTreeMap<u32, f32> = BTreeMap::new();
-    for token in completion.by_ref().take(draw.position as usize) {
-        *counts.entry(*token).or_default() += 1.0;
-    }
-    for row in first_row..first_row + rows as i64 {
-        if !counts.is_empty() {
-            let tokens: Vec<i64> = counts.keys().map(|t| i64::from(*t)).collect();
-            let penalties: Vec<f32> = counts.values().map(|count| -(frequency * count + presence)).collect();
-            let penalties = Tensor::f_from_slice(&penalties).during("penalties")?;
-            let mut place = logits.f_select(0, row).during("penalties")?;
-            let _ = place.f_scatter_add_(0, &indices(&tokens)?, &penalties).during("penalties")?;
-        }
-        if let Some(token) = completion.next() {
-            *counts.entry(*token).or_default() += 1.0;
-        }
-    }
-    Ok(())
 }

@@ -69,14 +69,29 @@ fn digests_are_printed_as_json() {
 
 #[test]
 fn the_benchmark_prints_json_lines() {
-    let output =
-        program().args(["bench", DEMO, "--prompt", "20", "--tokens", "9", "--batch", "2"]).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let lines: Vec<serde_json::Value> = String::from_utf8(output.stdout)
-        .unwrap()
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
-    assert_eq!(lines.len(), 7);
-    assert!(lines.iter().all(|line| line["value"].as_f64().unwrap() > 0.0));
+    // A peer that needs a second for everything.
+    let peer = "slow=tests/slow_peer.sh";
+    for engine in [&[][..], &["--libtorch"]] {
+        let output = program()
+            .args(["bench", DEMO, "--prompt", "20", "--tokens", "9", "--batch", "2", "--rounds", "1"])
+            .args(["--peer", peer])
+            .args(engine)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let lines: Vec<serde_json::Value> = String::from_utf8(output.stdout)
+            .unwrap()
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        let value = |name: &str| {
+            let line = lines.iter().find(|line| line["name"] == name);
+            line.unwrap_or_else(|| panic!("{name} is missing"))["value"].as_f64().unwrap()
+        };
+        assert!(lines.iter().all(|line| line["value"].as_f64().unwrap() > 0.0), "{lines:?}");
+        assert!(value("transcript_of_decode_batch_1") < 1.0);
+        assert_eq!((value("slow_prefill"), value("slow_decode_batch_n")), (20.0, 16.0));
+        let ratio = value("prefill_of_slow") * 20.0 / value("prefill");
+        assert!((ratio - 1.0).abs() < 1e-9, "{ratio}");
+    }
 }

@@ -143,6 +143,40 @@ async fn honest_transcripts_verify_near_zero() {
 }
 
 #[tokio::test]
+async fn what_is_known_of_a_prompt_changes_no_committed_integer() {
+    // One folder for both: the noise that makes it another model is not the same every time.
+    let folder = tempfile::tempdir().unwrap();
+    write_other_model(folder.path(), 2.0);
+    let reusing = Running::start(&config(folder.path(), Limits::default()), FolderLoader).await;
+    let limits = Limits { prefix_tokens: 0, ..Limits::default() };
+    let fresh = Running::start(&config(folder.path(), limits), FolderLoader).await;
+    let known = async |node: &Running| {
+        let text = node.client.metrics().await.unwrap();
+        let line = text.lines().find(|line| line.starts_with("mlnode_prefix_tokens_total ")).unwrap();
+        line.split_once(' ').unwrap().1.parse::<u32>().unwrap()
+    };
+    let mut prompt = reusing.tokens(LONG).repeat(6);
+    let first = request(prompt.clone(), SAMPLED, 60);
+    let answer = reusing.run(&first).await;
+    assert_eq!(known(&reusing).await, 0);
+    // The conversation goes on: prompt and answer stand at the beginning of the next prompt.
+    prompt.extend(&answer.tokens);
+    prompt.extend(reusing.tokens("And then?"));
+    let second = request(prompt.clone(), SAMPLED, 80);
+    let answers = [reusing.run(&second).await, fresh.run(&second).await];
+    // Whole blocks of what was computed: everything but the first answer's last token.
+    let computed = first.prompt_tokens.len() + answer.tokens.len() - 1;
+    assert_eq!(known(&reusing).await as usize, computed / 32 * 32);
+    assert_eq!(known(&fresh).await, 0);
+    assert_eq!(answers[0].transcript(), answers[1].transcript());
+    // A verifier that knows the prompt comes to the same figures as one that does not.
+    let item = item(&second, &answers[0].transcript());
+    let outcomes = [verify(&reusing, vec![item.clone()]).await, verify(&fresh, vec![item]).await];
+    assert_eq!(outcomes[0], outcomes[1]);
+    assert_eq!(known(&reusing).await as usize, computed / 32 * 32 + (prompt.len() - 1) / 32 * 32);
+}
+
+#[tokio::test]
 async fn long_and_broad_transcripts_verify_too() {
     let node = Running::rambling(Limits::default()).await;
     let requests = [20, 33, 64, 700].map(|tokens| request(node.tokens(LONG), SAMPLED, tokens));

@@ -1,10 +1,14 @@
 //! The model's numbers against transformers, on random weights of several shapes.
 
 use safetensors::SafeTensors;
-use starling_mlnode::model::{Qwen3, Rows, SequenceKv};
+use starling_mlnode::{
+    kernel::{Isa, Pool},
+    model::{Decoder, Family, Libtorch, Model, Rows},
+};
 use std::{
     path::{Path, PathBuf},
     process::Command,
+    sync::Arc,
 };
 
 /// Largest difference of a logit.
@@ -50,12 +54,12 @@ impl Reference {
     }
 }
 
-/// Logits of the last `wanted` of these tokens.
-fn forward(model: &Qwen3, kv: &mut SequenceKv, tokens: &[u32], wanted: u32) -> Vec<f32> {
-    let logits = model.forward(&mut [Rows { kv, tokens, logits: wanted }]).unwrap();
-    let mut values = vec![0f32; logits.numel()];
-    logits.f_copy_data(&mut values, logits.numel()).unwrap();
-    values
+/// Wanted logits, one row after the other.
+fn forward<M: Model>(model: &mut M, batch: &mut [Rows<'_, M::Kv>]) -> Vec<f32> {
+    let wanted = batch.iter().map(|rows| rows.logits as usize).sum();
+    model.forward(batch).unwrap();
+    let logits = model.logits(0..wanted).unwrap();
+    (0..wanted).flat_map(|row| logits.row(row).to_vec()).collect()
 }
 
 fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
@@ -67,15 +71,14 @@ fn best(logits: &[f32]) -> u32 {
     (0u32..).zip(logits).max_by(|a, b| a.1.total_cmp(b.1)).unwrap().0
 }
 
-fn check(folder: &Path) {
-    let name = folder.file_name().unwrap().to_string_lossy().into_owned();
-    let reference = Reference::read(folder);
-    let model = Qwen3::load(folder).unwrap();
+/// Compares with the reference; returns all logits of the prompt.
+fn check<M: Model>(name: &str, model: &mut M, reference: &Reference) -> Vec<f32> {
     let (prompt, vocab) = (&reference.prompt, model.config().vocab_size as usize);
     let capacity = (prompt.len() + reference.greedy.len()) as u32;
 
     let mut kv = model.new_sequence(capacity).unwrap();
-    let whole = forward(&model, &mut kv, prompt, prompt.len() as u32);
+    let logits = prompt.len() as u32;
+    let whole = forward(model, &mut [Rows { kv: &mut kv, tokens: prompt, logits }]);
     let difference = largest_difference(&whole, &reference.logits);
     println!("{name}: whole prompt {difference:e}");
     assert!(difference < TOLERANCE, "{name}: {difference}");
@@ -85,14 +88,14 @@ fn check(folder: &Path) {
     let mut other = model.new_sequence(capacity).unwrap();
     let mut chunked = Vec::new();
     for (tokens, beside) in prompt.chunks(23).zip(prompt.chunks(9)) {
-        let batch = &mut [
-            Rows { kv: &mut other, tokens: beside, logits: 1 },
-            Rows { kv: &mut kv, tokens, logits: tokens.len() as u32 },
-        ];
-        let logits = model.forward(batch).unwrap();
-        let mut values = vec![0f32; logits.numel()];
-        logits.f_copy_data(&mut values, logits.numel()).unwrap();
-        chunked.extend_from_slice(&values[vocab..]);
+        let logits = forward(
+            model,
+            &mut [
+                Rows { kv: &mut other, tokens: beside, logits: 1 },
+                Rows { kv: &mut kv, tokens, logits: tokens.len() as u32 },
+            ],
+        );
+        chunked.extend_from_slice(&logits[vocab..]);
     }
     let difference = largest_difference(&chunked, &reference.logits);
     println!("{name}: chunks {difference:e}");
@@ -102,23 +105,52 @@ fn check(folder: &Path) {
     let mut token = best(&chunked[chunked.len() - vocab..]);
     let mut greedy = vec![token];
     while greedy.len() < reference.greedy.len() {
-        token = best(&forward(&model, &mut kv, &[token], 1));
+        token = best(&forward(model, &mut [Rows { kv: &mut kv, tokens: &[token], logits: 1 }]));
         greedy.push(token);
     }
     assert_eq!(greedy, reference.greedy, "{name}");
-    assert_eq!(kv.len(), capacity - 1);
+    // One token more fits, two do not.
     assert!(
         model.forward(&mut [Rows { kv: &mut kv, tokens: &[0, 0], logits: 1 }]).is_err(),
         "{name}: overfull"
     );
+    chunked
+}
+
+/// Logits of every position of the prompt, taken in one token at a time.
+fn one_by_one(model: &mut Decoder, prompt: &[u32]) -> Vec<f32> {
+    let mut kv = model.new_sequence(prompt.len() as u32).unwrap();
+    let step = |token| forward(model, &mut [Rows { kv: &mut kv, tokens: &[token], logits: 1 }]);
+    prompt.iter().copied().flat_map(step).collect()
+}
+
+fn bits(logits: &[f32]) -> Vec<u32> {
+    logits.iter().map(|x| x.to_bits()).collect()
 }
 
 #[test]
 fn logits_agree_with_transformers() {
     let out = tempfile::tempdir().unwrap();
     let names = write_references(out.path());
-    assert!(names.len() >= 6);
+    assert!(names.len() >= 8);
     for name in names {
-        check(&out.path().join(name));
+        let folder = out.path().join(&name);
+        let reference = Reference::read(&folder);
+        let mut model = Decoder::load(&folder).unwrap();
+        if model.config().family == Family::Qwen3 {
+            check(&format!("{name}, libtorch"), &mut Libtorch::load(&folder).unwrap(), &reference);
+        }
+        let mut all = Vec::new();
+        for isa in Isa::available() {
+            for threads in [1, 3] {
+                model.set_pool(Arc::new(Pool::with_isa(threads, isa)));
+                all.push(bits(&check(&format!("{name}, {isa:?} {threads}"), &mut model, &reference)));
+                all.push(bits(&one_by_one(&mut model, &reference.prompt)));
+            }
+        }
+        // In chunks beside another sequence or token by token, with any kernels and threads: the same bits.
+        for other in &all {
+            assert!(other == &all[0], "{name}: the bits differ");
+        }
     }
 }

@@ -248,6 +248,7 @@ mod sources {
         loader::{FolderLoader, LoadSpec, Loader},
         metrics::Metrics,
         scheduler::Budget,
+        source::Resources,
     };
     use starling_mlnode_api::{
         GenerateEvent, GenerateRequest, NonceRange, SprintEvent, SprintRunRequest, VerifyItem, VerifyOutcome,
@@ -272,7 +273,7 @@ mod sources {
             budget: Budget { step_tokens: 128, background_tokens: 32 },
             sprint_batch: 8,
             verify_batch: 4,
-            threads: 1,
+            resources: Resources { threads: 1, prefix_tokens: 0 },
         };
         let engine = Engine::start(Box::new(loader), limits, Metrics::new()?)?;
         let spec = LoadSpec {

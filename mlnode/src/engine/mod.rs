@@ -16,7 +16,7 @@ use crate::{
     loader::{LoadError, LoadSpec, Loader},
     metrics::Metrics,
     scheduler::Budget,
-    source::Shape,
+    source::{Resources, Shape},
     verify::{self, Ready},
 };
 use jobs::{Command, GenerateJob, SprintJob, VerifyJob};
@@ -60,8 +60,8 @@ pub struct EngineLimits {
     pub sprint_batch: u32,
     /// Transcripts verified at once.
     pub verify_batch: u32,
-    /// Threads of tensor operations.
-    pub threads: u32,
+    /// What the source may use.
+    pub resources: Resources,
 }
 
 /// A model as everybody outside the engine's thread sees it.

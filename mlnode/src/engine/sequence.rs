@@ -160,6 +160,12 @@ impl<'a> Sequence<'a> {
         }
     }
 
+    /// The tokens that may be known from earlier sequences. Of a transcript being checked only the prompt: the rows of its
+    /// completion are wanted.
+    pub(super) fn reusable(&self) -> &[u32] {
+        self.tokens.get(..self.prompt_len).unwrap_or_default()
+    }
+
     pub(super) fn class(&self) -> Class {
         match self.kind {
             Kind::Request(_) => Class::Request,

@@ -43,8 +43,6 @@ impl Worker {
     }
 
     pub(super) fn run(self) {
-        // libtorch keeps the number of threads per thread that calls it.
-        tch::set_num_threads(i32::try_from(self.shared.limits.threads).unwrap_or(1));
         while let Ok(command) = self.commands.recv() {
             let Command::Load(spec, reply) = command else {
                 refuse(command);
@@ -70,7 +68,8 @@ impl Worker {
 
     fn load(&self, spec: LoadSpec) -> Result<(Loaded, Arc<ServedModel>), LoadRefusal> {
         let started = Instant::now();
-        let loaded = self.loader.load(&spec).map_err(LoadRefusal::Load)?;
+        let mut loaded = self.loader.load(&spec).map_err(LoadRefusal::Load)?;
+        loaded.source.use_resources(&self.shared.limits.resources);
         let shape = loaded.source.shape();
         let info = ModelInfo {
             model: spec.name,
@@ -242,12 +241,21 @@ impl<'a> Serving<'a> {
         let (id, capacity) = (self.new_id(), job.request.capacity());
         let mut sequence = Sequence::request(id, job, self.tokenizer, &self.shared.metrics);
         match self.source.open(id, capacity) {
-            Ok(()) => self.sequences.push(sequence),
+            Ok(()) => self.begin(sequence),
             Err(error) => {
                 log_failure(&error);
                 sequence.fail("The engine has no memory for the request.");
             }
         }
+    }
+
+    /// Takes up an open sequence where earlier ones left it. Sprint prompts are random: nothing is known of them, and
+    /// nothing of them is worth keeping.
+    fn begin(&mut self, mut sequence: Sequence<'a>) {
+        let reused = self.source.reuse(sequence.id, sequence.reusable());
+        sequence.computed = reused as usize;
+        self.shared.metrics.prefix_tokens.inc_by(u64::from(reused));
+        self.sequences.push(sequence);
     }
 
     fn start_verification(&mut self, job: VerifyJob) {
@@ -449,7 +457,7 @@ impl<'a> Serving<'a> {
             let Some((item, ready)) = verification.waiting.pop_front() else { return };
             verification.open += 1;
             match self.source.open(id, capacity) {
-                Ok(()) => self.sequences.push(Sequence::verification(id, key, item, ready, lease)),
+                Ok(()) => self.begin(Sequence::verification(id, key, item, ready, lease)),
                 Err(error) => {
                     log_failure(&error);
                     self.settle(

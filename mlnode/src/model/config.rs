@@ -1,16 +1,30 @@
-//! `config.json` of a Qwen3 dense model.
+//! `config.json` of a dense model of the Qwen3 or Llama family.
 
-use super::ModelError;
+use super::{
+    rope::{RopeScaling, RopeSettings},
+    ModelError,
+};
 use serde::Deserialize;
 use std::path::Path;
 
 /// Largest value of any size in a config; products of two fit `i64` with room.
 const MAX_SIZE: u32 = 1 << 24;
 
+/// Kinds of models.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// Qwen3, dense: queries and keys are normalised.
+    Qwen3,
+    /// Llama 2 and 3.
+    Llama,
+}
+
 /// The numbers that shape the model. Only what the engine implements is accepted: everything else would give other
 /// logits than the model's authors meant, in silence.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelConfig {
+    /// Kind of the model.
+    pub family: Family,
     /// Width of the residual stream.
     pub hidden_size: u32,
     /// Width of the gated feed-forward layer.
@@ -27,6 +41,8 @@ pub struct ModelConfig {
     pub rms_norm_eps: f64,
     /// Base of the rotary frequencies.
     pub rope_theta: f64,
+    /// What is done to them.
+    pub rope_scaling: RopeScaling,
     /// Rows of the embedding.
     pub vocab_size: u32,
     /// Whether the output layer is the embedding.
@@ -48,15 +64,16 @@ struct File {
     #[serde(default = "default_eps")]
     rms_norm_eps: f64,
     rope_theta: Option<f64>,
-    rope_scaling: Option<serde_json::Value>,
-    rope_parameters: Option<RopeParameters>,
+    rope_scaling: Option<RopeSettings>,
+    rope_parameters: Option<RopeSettings>,
     vocab_size: u32,
     #[serde(default)]
     tie_word_embeddings: bool,
-    #[serde(default = "default_context")]
-    max_position_embeddings: u32,
+    max_position_embeddings: Option<u32>,
     #[serde(default)]
     attention_bias: bool,
+    #[serde(default)]
+    mlp_bias: bool,
     #[serde(default)]
     use_sliding_window: bool,
     #[serde(default)]
@@ -66,21 +83,9 @@ struct File {
     quantization_config: Option<serde_json::Value>,
 }
 
-/// How transformers 5 writes the rotary settings.
-#[derive(Deserialize)]
-struct RopeParameters {
-    rope_type: Option<String>,
-    rope_theta: Option<f64>,
-}
-
-/// Transformers' default for Qwen3.
+/// Transformers' default for both families.
 fn default_eps() -> f64 {
     1e-6
-}
-
-/// Transformers' default for Qwen3.
-fn default_context() -> u32 {
-    32_768
 }
 
 fn default_activation() -> String {
@@ -98,20 +103,28 @@ impl ModelConfig {
     }
 
     fn from_file(file: File) -> Result<Self, ModelError> {
+        let family = family(&file)?;
         refuse_unknown(&file)?;
-        let rope = file.rope_parameters.as_ref().and_then(|rope| rope.rope_theta);
+        let rope = file.rope_parameters.or(file.rope_scaling).unwrap_or_default();
+        // What transformers assumes where the file says nothing.
+        let (head_dim, max_context) = match family {
+            Family::Qwen3 => (128, 32_768),
+            Family::Llama => (file.hidden_size / file.num_attention_heads.max(1), 2_048),
+        };
         let config = Self {
+            family,
             hidden_size: file.hidden_size,
             intermediate_size: file.intermediate_size,
             layers: file.num_hidden_layers,
             heads: file.num_attention_heads,
             kv_heads: file.num_key_value_heads.unwrap_or(file.num_attention_heads),
-            head_dim: file.head_dim.unwrap_or(128),
+            head_dim: file.head_dim.unwrap_or(head_dim),
             rms_norm_eps: file.rms_norm_eps,
-            rope_theta: rope.or(file.rope_theta).unwrap_or(10_000.0),
+            rope_theta: rope.rope_theta.or(file.rope_theta).unwrap_or(10_000.0),
+            rope_scaling: rope.scaling()?,
             vocab_size: file.vocab_size,
             tied_embeddings: file.tie_word_embeddings,
-            max_context: file.max_position_embeddings,
+            max_context: file.max_position_embeddings.unwrap_or(max_context),
         };
         config.check()?;
         Ok(config)
@@ -153,16 +166,27 @@ impl ModelConfig {
     }
 }
 
+fn family(file: &File) -> Result<Family, ModelError> {
+    match file.model_type.as_str() {
+        "qwen3" => Ok(Family::Qwen3),
+        "llama" => Ok(Family::Llama),
+        other => {
+            let message = format!("model_type is {other:?}; \"qwen3\" and \"llama\" are implemented");
+            Err(ModelError::Unsupported(message))
+        }
+    }
+}
+
 fn refuse_unknown(file: &File) -> Result<(), ModelError> {
     let refuse = |what: String| Err(ModelError::Unsupported(what));
-    if file.model_type != "qwen3" {
-        return refuse(format!("model_type is {:?}; only \"qwen3\" is implemented", file.model_type));
-    }
     if file.hidden_act != "silu" {
         return refuse(format!("hidden_act is {:?}", file.hidden_act));
     }
     if file.attention_bias {
         return refuse("attention_bias is true".into());
+    }
+    if file.mlp_bias {
+        return refuse("mlp_bias is true".into());
     }
     if file.use_sliding_window {
         return refuse("use_sliding_window is true".into());
@@ -170,22 +194,10 @@ fn refuse_unknown(file: &File) -> Result<(), ModelError> {
     if let Some(kind) = file.layer_types.iter().flatten().find(|kind| *kind != "full_attention") {
         return refuse(format!("a layer has the type {kind:?}"));
     }
-    if file.rope_scaling.as_ref().is_some_and(|scaling| !is_default_rope(scaling)) {
-        return refuse("rope_scaling is set".into());
-    }
-    let rope_type = file.rope_parameters.as_ref().and_then(|rope| rope.rope_type.as_deref());
-    if !matches!(rope_type, None | Some("default")) {
-        return refuse(format!("rope_type is {rope_type:?}"));
-    }
     if file.quantization_config.as_ref().is_some_and(|config| !config.is_null()) {
         return refuse("the weights are quantised".into());
     }
     Ok(())
-}
-
-/// Transformers writes `{"rope_type": "default"}` where nothing is scaled.
-fn is_default_rope(scaling: &serde_json::Value) -> bool {
-    scaling.is_null() || scaling.get("rope_type").is_some_and(|kind| kind == "default")
 }
 
 #[cfg(test)]
@@ -215,13 +227,30 @@ mod tests {
     }
 
     #[test]
+    fn llama_has_defaults_of_its_own_and_scaled_rotations() {
+        let llama3 = json!({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0, "original_max_position_embeddings": 64});
+        let config = check(json!({"model_type": "llama", "head_dim": null, "rope_scaling": llama3})).unwrap();
+        assert_eq!((config.family, config.head_dim, config.max_context), (Family::Llama, 16, 2_048));
+        let expected = RopeScaling::Llama3 { factor: 8.0, low: 1.0, high: 4.0, context: 64.0 };
+        assert_eq!(config.rope_scaling, expected);
+        let linear = check(json!({"rope_scaling": {"type": "linear", "factor": 2.0}})).unwrap();
+        assert_eq!(linear.rope_scaling, RopeScaling::Linear { factor: 2.0 });
+    }
+
+    #[test]
     fn what_is_not_implemented_is_refused() {
         for bad in [
             json!({"model_type": "qwen3_moe"}),
             json!({"attention_bias": true}),
             json!({"use_sliding_window": true}),
             json!({"layer_types": ["full_attention", "sliding_attention"]}),
+            json!({"mlp_bias": true}),
             json!({"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}),
+            json!({"rope_scaling": {"type": "linear"}}),
+            json!({"rope_scaling": {"type": "linear", "factor": 0.0}}),
+            json!({"rope_parameters": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 4.0,
+                "high_freq_factor": 4.0, "original_max_position_embeddings": 64}}),
             json!({"rope_parameters": {"rope_type": "yarn", "rope_theta": 7.0}}),
             json!({"hidden_act": "gelu"}),
             json!({"num_key_value_heads": 3}),

@@ -1,17 +1,73 @@
 //! Models: weights and arithmetic. Nothing here knows of requests, tapes or transcripts.
 
 mod config;
-mod ops;
-mod qwen3;
+mod decoder;
+mod kv;
+mod libtorch;
+mod rope;
 mod weights;
 
-pub use config::ModelConfig;
-pub(crate) use ops::{indices, to_f32, to_i64, During};
-pub use qwen3::{Qwen3, Rows, SequenceKv};
+pub use config::{Family, ModelConfig};
+pub use decoder::Decoder;
+pub use kv::{KvBlock, SequenceKv, BLOCK_TOKENS};
+pub use libtorch::{Libtorch, LibtorchKv};
+pub use rope::RopeScaling;
 pub(crate) use weights::map;
 pub use weights::weight_files;
 
-use std::path::PathBuf;
+use crate::kernel::{Pool, RowBuffer};
+use std::{ops::Range, path::PathBuf, sync::Arc};
+
+/// New tokens of one sequence.
+#[derive(Debug)]
+pub struct Rows<'a, Kv = SequenceKv> {
+    /// Where the sequence's keys and values are kept.
+    pub kv: &'a mut Kv,
+    /// The tokens that follow what is stored; at least one.
+    pub tokens: &'a [u32],
+    /// Which of these tokens' rows the caller wants logits for: so many of the last.
+    pub logits: u32,
+}
+
+/// What runs sequences of tokens.
+pub trait Model {
+    /// Keys and values of one sequence.
+    type Kv;
+
+    /// The model's shape.
+    fn config(&self) -> &ModelConfig;
+
+    /// Number of weights.
+    fn parameters(&self) -> u64;
+
+    /// Bytes of weights that a step reads: what bounds decoding.
+    fn weight_bytes(&self) -> u64;
+
+    /// Runs on these threads from now on.
+    fn set_pool(&mut self, pool: Arc<Pool>);
+
+    /// An empty cache for a sequence of at most `capacity` tokens.
+    fn new_sequence(&self, capacity: u32) -> Result<Self::Kv, ModelError>;
+
+    /// Runs new tokens of several sequences and stores their keys and values. The wanted rows, in the order of `batch`,
+    /// can then be asked for ([`Self::logits`]). After an error the sequences of the batch are of no more use.
+    fn forward(&mut self, batch: &mut [Rows<'_, Self::Kv>]) -> Result<(), ModelError>;
+
+    /// Logits of some of the wanted rows of the last [`Self::forward`], to be changed at will.
+    fn logits(&mut self, rows: Range<usize>) -> Result<&mut RowBuffer, ModelError>;
+
+    /// A full block of a sequence's keys and values, to be given to others ([`Self::adopt`]). `None` where the block is
+    /// not full, or blocks cannot be shared.
+    fn full_block(_kv: &Self::Kv, _index: usize) -> Option<Arc<KvBlock>> {
+        None
+    }
+
+    /// Starts an empty sequence with the blocks of another one's first tokens. False, and nothing done, where that is
+    /// not possible.
+    fn adopt(_kv: &mut Self::Kv, _blocks: Vec<Arc<KvBlock>>) -> bool {
+        false
+    }
+}
 
 /// Why a model could not be loaded or run.
 #[derive(Debug, thiserror::Error)]
@@ -80,6 +136,16 @@ pub enum ModelError {
         /// What the cache holds.
         capacity: u32,
     },
+    /// There is no memory for the weights.
+    #[error("there is no memory for the weights")]
+    Memory {
+        /// The system's words.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A block of keys and values that is not full is shared: a defect of the engine.
+    #[error("a block of keys and values that is still written to is shared")]
+    SharedBlock,
     /// The model gave numbers that are none.
     #[error("the model's output is not finite")]
     NotFinite,

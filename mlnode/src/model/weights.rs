@@ -1,6 +1,8 @@
 //! Safetensors files of a model folder.
 
-use super::{ops::During, ModelError};
+use super::ModelError;
+use crate::kernel::{Matrix, Packing};
+use half::{bf16, f16};
 use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
@@ -9,7 +11,6 @@ use std::{
     fs::File,
     path::{Component, Path, PathBuf},
 };
-use tch::{Kind, Tensor};
 
 /// Names of the safetensors files of a folder, sorted: those that the index names, or the only one.
 pub fn weight_files(folder: &Path) -> Result<Vec<String>, ModelError> {
@@ -49,9 +50,68 @@ pub(crate) fn map(path: &Path) -> Result<Mmap, ModelError> {
 /// The tensors of a model folder, taken one by one.
 pub(crate) struct Weights {
     files: Vec<(PathBuf, Mmap)>,
-    /// File and shape of what was not taken yet.
-    left: BTreeMap<String, usize>,
+    /// What was not taken yet, with its place.
+    left: BTreeMap<String, Stored>,
     parameters: u64,
+}
+
+/// Where a tensor lies, and as what.
+#[derive(Clone)]
+struct Stored {
+    file: usize,
+    bytes: std::ops::Range<usize>,
+    shape: Vec<usize>,
+    kind: Dtype,
+}
+
+/// A tensor as it lies in its file.
+#[derive(Clone, Copy)]
+pub(crate) struct Raw<'a> {
+    kind: Kind,
+    bytes: &'a [u8],
+}
+
+/// Storage that the engine knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    F32,
+    Bf16,
+    F16,
+}
+
+impl Raw<'_> {
+    pub(crate) fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        self.bytes
+    }
+
+    /// The numbers as f32.
+    pub(crate) fn widened(&self) -> Vec<f32> {
+        match self.kind {
+            Kind::F32 => f32s(self.bytes).collect(),
+            Kind::Bf16 => bf16s(self.bytes).map(bf16::to_f32).collect(),
+            Kind::F16 => f16s(self.bytes).map(f16::to_f32).collect(),
+        }
+    }
+}
+
+fn words<const N: usize>(bytes: &[u8]) -> impl ExactSizeIterator<Item = [u8; N]> + '_ {
+    bytes.as_chunks::<N>().0.iter().copied()
+}
+
+fn f32s(bytes: &[u8]) -> impl ExactSizeIterator<Item = f32> + '_ {
+    words(bytes).map(f32::from_le_bytes)
+}
+
+fn bf16s(bytes: &[u8]) -> impl ExactSizeIterator<Item = bf16> + '_ {
+    words(bytes).map(bf16::from_le_bytes)
+}
+
+fn f16s(bytes: &[u8]) -> impl ExactSizeIterator<Item = f16> + '_ {
+    words(bytes).map(f16::from_le_bytes)
 }
 
 impl Weights {
@@ -60,37 +120,83 @@ impl Weights {
         for name in weight_files(folder)? {
             let path = folder.join(name);
             let map = map(&path)?;
-            let tensors = parse(&path, &map)?;
-            for tensor in tensors.names() {
-                weights.left.insert(tensor.into(), weights.files.len());
-            }
+            weights.list(&path, &map)?;
             weights.files.push((path, map));
         }
         Ok(weights)
     }
 
-    /// The tensor of this name as f32. It must have this shape.
-    pub(crate) fn take(&mut self, name: &str, shape: &[u32]) -> Result<Tensor, ModelError> {
+    fn list(&mut self, path: &Path, map: &Mmap) -> Result<(), ModelError> {
+        let failed = |source| ModelError::Safetensors { path: path.into(), source };
+        for (name, view) in SafeTensors::deserialize(map).map_err(failed)?.tensors() {
+            // The data of a view lies within the map.
+            let start = view.data().as_ptr().addr() - map.as_ptr().addr();
+            let bytes = start..start + view.data().len();
+            let shape = view.shape().to_vec();
+            self.left.insert(name, Stored { file: self.files.len(), bytes, shape, kind: view.dtype() });
+        }
+        Ok(())
+    }
+
+    /// The tensor of this name, which must have this shape.
+    pub(crate) fn take(&mut self, name: &str, shape: &[u32]) -> Result<Raw<'_>, ModelError> {
         let missing = || ModelError::MissingTensor(name.into());
-        let file = self.left.remove(name).ok_or_else(missing)?;
-        let (path, map) = self.files.get(file).ok_or_else(missing)?;
-        let tensors = parse(path, map)?;
-        let view =
-            tensors.tensor(name).map_err(|source| ModelError::Safetensors { path: path.clone(), source })?;
-        let found: Vec<i64> = view.shape().iter().map(|n| *n as i64).collect();
-        let expected: Vec<i64> = shape.iter().map(|n| i64::from(*n)).collect();
-        if found != expected {
+        let stored = self.left.remove(name).ok_or_else(missing)?;
+        let expected: Vec<usize> = shape.iter().map(|n| *n as usize).collect();
+        if stored.shape != expected {
+            let sizes = |shape: &[usize]| shape.iter().map(|n| *n as i64).collect();
+            let (found, expected) = (sizes(&stored.shape), sizes(&expected));
             return Err(ModelError::Shape { name: name.into(), found, expected });
         }
-        let kind = match view.dtype() {
-            Dtype::F32 => Kind::Float,
-            Dtype::F16 => Kind::Half,
-            Dtype::BF16 => Kind::BFloat16,
+        let kind = match stored.kind {
+            Dtype::F32 => Kind::F32,
+            Dtype::F16 => Kind::F16,
+            Dtype::BF16 => Kind::Bf16,
             other => return Err(ModelError::Unsupported(format!("{name} is stored as {other:?}"))),
         };
-        self.parameters += found.iter().product::<i64>() as u64;
-        let stored = Tensor::f_from_data_size(view.data(), &found, kind).during("reading weights")?;
-        stored.f_to_kind(Kind::Float).during("widening weights")
+        self.parameters += expected.iter().product::<usize>() as u64;
+        let (_, map) = self.files.get(stored.file).ok_or_else(missing)?;
+        Ok(Raw { kind, bytes: map.get(stored.bytes).ok_or_else(missing)? })
+    }
+
+    /// A vector, as f32.
+    pub(crate) fn vector(&mut self, name: &str, length: u32) -> Result<Vec<f32>, ModelError> {
+        Ok(self.take(name, &[length])?.widened())
+    }
+
+    /// Matrices of so many rows each, one below the other, packed as they are stored; as f32 where that differs.
+    pub(crate) fn matrix(&mut self, parts: &[(String, u32)], inputs: u32) -> Result<Matrix, ModelError> {
+        let outputs: usize = parts.iter().map(|(_, rows)| *rows as usize).sum();
+        let kinds: Vec<_> = parts.iter().filter_map(|(name, _)| Some(self.left.get(name)?.kind)).collect();
+        let kind = kinds.first().copied().filter(|first| kinds.iter().all(|kind| kind == first));
+        let shape = (outputs, inputs);
+        match kind {
+            Some(Dtype::BF16) => self.pack(parts, shape, |raw| bf16s(raw.bytes).collect()),
+            Some(Dtype::F16) => self.pack(parts, shape, |raw| f16s(raw.bytes).collect()),
+            _ => self.pack(parts, shape, |raw| raw.widened()),
+        }
+    }
+
+    #[allow(private_bounds, reason = "the storage types are closed: f32, bf16 and f16")]
+    fn pack<W: crate::kernel::Plain>(
+        &mut self,
+        parts: &[(String, u32)],
+        (outputs, inputs): (usize, u32),
+        read: impl Fn(Raw<'_>) -> Vec<W>,
+    ) -> Result<Matrix, ModelError>
+    where
+        Matrix: From<Packing<W>>,
+    {
+        let width = inputs as usize;
+        let mut packing = Packing::new(outputs, width).map_err(|source| ModelError::Memory { source })?;
+        for (name, rows) in parts {
+            let raw = self.take(name, &[*rows, inputs])?;
+            let size = size_of_kind(raw.kind) * width;
+            for bytes in raw.bytes.chunks_exact(size) {
+                packing.push(read(Raw { kind: raw.kind, bytes }).into_iter());
+            }
+        }
+        Ok(packing.into())
     }
 
     /// Forgets a tensor that is not needed.
@@ -107,6 +213,9 @@ impl Weights {
     }
 }
 
-fn parse<'a>(path: &Path, map: &'a Mmap) -> Result<SafeTensors<'a>, ModelError> {
-    SafeTensors::deserialize(map).map_err(|source| ModelError::Safetensors { path: path.into(), source })
+fn size_of_kind(kind: Kind) -> usize {
+    match kind {
+        Kind::F32 => 4,
+        Kind::Bf16 | Kind::F16 => 2,
+    }
 }

@@ -1,10 +1,10 @@
-"""Writes random Qwen3 models as Hugging Face folders, each with reference logits and greedy tokens by transformers.
+"""Writes random Qwen3 and Llama models as Hugging Face folders, each with reference logits and greedy tokens by transformers.
 
     python reference.py OUT
 
 Every folder gets `reference.safetensors`: `prompt` (T), `logits` (T, vocabulary) in f32, `greedy` (N). The models vary
 in what an engine can get wrong: the ratio of query to key heads, a head width that is not hidden / heads, tied and untied
-embeddings, the rotary base, odd vocabulary sizes, storage type and sharding.
+embeddings, the rotary base and its scaling, odd vocabulary sizes, storage type and sharding.
 """
 
 import json
@@ -13,10 +13,18 @@ import sys
 
 import torch
 from safetensors.torch import save_file
-from transformers import Qwen3Config, Qwen3ForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 PROMPT_TOKENS = 70
 GREEDY_TOKENS = 24
+
+# With an original context so short that every kind of frequency occurs.
+LLAMA3 = dict(
+    rope_type="llama3", factor=4.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=64
+)
+LINEAR = dict(rope_type="linear", factor=2.5)
+
+FAMILIES = {"qwen3": (Qwen3Config, Qwen3ForCausalLM), "llama": (LlamaConfig, LlamaForCausalLM)}
 
 CASES = {
     "mha-tied": dict(heads=4, kv_heads=4, head_dim=16, hidden=64, vocab=211, theta=1e4, tied=True),
@@ -25,12 +33,15 @@ CASES = {
     "mqa-sharded": dict(heads=8, kv_heads=1, head_dim=8, hidden=72, vocab=333, theta=5e5, tied=False, shard="60KB"),
     "deep-f16": dict(heads=2, kv_heads=1, head_dim=64, hidden=48, vocab=129, theta=1e3, tied=False, dtype="float16", layers=6),
     "long-rope": dict(heads=4, kv_heads=2, head_dim=20, hidden=56, vocab=997, theta=1e7, tied=True, eps=1e-5),
+    "llama3": dict(heads=4, kv_heads=2, head_dim=32, hidden=96, vocab=301, theta=5e5, tied=False, family="llama", rope=LLAMA3),
+    "llama-linear": dict(heads=3, kv_heads=3, head_dim=16, hidden=48, vocab=301, theta=1e4, tied=True, family="llama", rope=LINEAR, dtype="bfloat16"),
 }
 
 
 def write_case(folder: pathlib.Path, seed: int, case: dict) -> None:
     torch.manual_seed(seed)
-    config = Qwen3Config(
+    make_config, make_model = FAMILIES[case.get("family", "qwen3")]
+    config = make_config(
         hidden_size=case["hidden"],
         intermediate_size=3 * case["hidden"] - 5,
         num_hidden_layers=case.get("layers", 3),
@@ -38,13 +49,13 @@ def write_case(folder: pathlib.Path, seed: int, case: dict) -> None:
         num_key_value_heads=case["kv_heads"],
         head_dim=case["head_dim"],
         vocab_size=case["vocab"],
-        rope_parameters={"rope_type": "default", "rope_theta": case["theta"]},
+        rope_parameters={"rope_type": "default"} | case.get("rope", {}) | {"rope_theta": case["theta"]},
         tie_word_embeddings=case["tied"],
         rms_norm_eps=case.get("eps", 1e-6),
         max_position_embeddings=256,
         attn_implementation="eager",
     )
-    model = Qwen3ForCausalLM(config).eval()
+    model = make_model(config).eval()
     with torch.no_grad():
         for name, weight in model.named_parameters():
             # Norms around 1, the rest large enough that distributions are peaked and every part matters.
@@ -54,7 +65,7 @@ def write_case(folder: pathlib.Path, seed: int, case: dict) -> None:
                 weight.copy_(torch.randn_like(weight) * 1.5 / weight.shape[1] ** 0.5)
     dtype = getattr(torch, case.get("dtype", "float32"))
     model.to(dtype).save_pretrained(folder, max_shard_size=case.get("shard", "1GB"))
-    model = Qwen3ForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+    model = make_model.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
     prompt = torch.randint(0, case["vocab"], (1, PROMPT_TOKENS))
     with torch.no_grad():
         logits = model(prompt).logits[0].float()

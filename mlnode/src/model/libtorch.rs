@@ -1,20 +1,25 @@
-//! The Qwen3 dense family in f32: grouped-query attention with normalised queries and keys, rotary positions, a gated
-//! feed-forward layer.
+//! The Qwen3 dense family in f32 through libtorch: the same model as [`super::Decoder`] by other arithmetic, which the
+//! tests compare it with, and the way to devices that libtorch has kernels for.
 //!
 //! Rows of all sequences of a step go through the linear layers together; only attention looks at one sequence at a
-//! time, with its own keys and values ([`SequenceKv`]), so sequences of any length mix freely.
+//! time, with its own keys and values ([`LibtorchKv`]), so sequences of any length mix freely. Sums are in whatever order
+//! libtorch's kernels take for the shape at hand: results depend on the batch in the last bits.
 
+mod ops;
+
+use self::ops::{empty, indices, linear, rms_norm, During};
 use super::{
-    ops::{empty, indices, linear, rms_norm, During},
-    weights::Weights,
-    ModelConfig, ModelError,
+    rope::frequencies,
+    weights::{Kind as Storage, Weights},
+    Family, Model, ModelConfig, ModelError, Rows,
 };
-use std::path::Path;
+use crate::kernel::{Pool, RowBuffer};
+use std::{ops::Range, path::Path, sync::Arc};
 use tch::{Kind, Tensor};
 
 /// A model ready to run.
 #[derive(Debug)]
-pub struct Qwen3 {
+pub struct Libtorch {
     config: ModelConfig,
     embedding: Tensor,
     layers: Vec<Layer>,
@@ -23,6 +28,9 @@ pub struct Qwen3 {
     head: Option<Tensor>,
     rope: Rope,
     parameters: u64,
+    /// Normalised rows whose logits are wanted.
+    wanted: Option<Tensor>,
+    logits: RowBuffer,
 }
 
 #[derive(Debug)]
@@ -48,14 +56,14 @@ struct Rope {
 
 /// Keys and values of one sequence, for all layers.
 #[derive(Debug)]
-pub struct SequenceKv {
+pub struct LibtorchKv {
     /// Per layer keys and values, each (kv heads, capacity, head dim).
     layers: Vec<(Tensor, Tensor)>,
     length: u32,
     capacity: u32,
 }
 
-impl SequenceKv {
+impl LibtorchKv {
     /// Tokens stored.
     pub fn len(&self) -> u32 {
         self.length
@@ -72,80 +80,31 @@ impl SequenceKv {
     }
 }
 
-/// New tokens of one sequence.
-#[derive(Debug)]
-pub struct Rows<'a> {
-    /// Where the sequence's keys and values are kept.
-    pub kv: &'a mut SequenceKv,
-    /// The tokens that follow what is stored; at least one.
-    pub tokens: &'a [u32],
-    /// Which of these tokens' rows the caller wants logits for: so many of the last.
-    pub logits: u32,
-}
-
-impl Qwen3 {
+impl Libtorch {
     /// Loads a model folder.
     pub fn load(folder: &Path) -> Result<Self, ModelError> {
         let _no_grad = tch::no_grad_guard();
         let config = ModelConfig::load(folder)?;
+        if config.family != Family::Qwen3 {
+            return Err(ModelError::Unsupported("only Qwen3 runs with libtorch".into()));
+        }
         let mut weights = Weights::open(folder)?;
         let hidden = config.hidden_size;
-        let embedding = weights.take("model.embed_tokens.weight", &[config.vocab_size, hidden])?;
+        let embedding = take(&mut weights, "model.embed_tokens.weight", &[config.vocab_size, hidden])?;
         let layers =
             (0..config.layers).map(|i| Layer::load(i, &config, &mut weights)).collect::<Result<_, _>>()?;
-        let norm = weights.take("model.norm.weight", &[hidden])?;
+        let norm = take(&mut weights, "model.norm.weight", &[hidden])?;
         let head = if config.tied_embeddings {
             // Some exports store the shared weight twice.
             weights.skip("lm_head.weight");
             None
         } else {
-            Some(weights.take("lm_head.weight", &[config.vocab_size, hidden])?)
+            Some(take(&mut weights, "lm_head.weight", &[config.vocab_size, hidden])?)
         };
         let parameters = weights.finish()?;
         let rope = Rope::new(&config)?;
-        Ok(Self { config, embedding, layers, norm, head, rope, parameters })
-    }
-
-    /// The model's shape.
-    pub fn config(&self) -> &ModelConfig {
-        &self.config
-    }
-
-    /// Number of weights.
-    pub fn parameters(&self) -> u64 {
-        self.parameters
-    }
-
-    /// An empty cache for a sequence of at most `capacity` tokens.
-    pub fn new_sequence(&self, capacity: u32) -> Result<SequenceKv, ModelError> {
-        let shape = [self.config.kv_heads, capacity, self.config.head_dim].map(i64::from);
-        let layers = (0..self.config.layers)
-            .map(|_| Ok((empty(&shape)?, empty(&shape)?)))
-            .collect::<Result<_, ModelError>>()?;
-        Ok(SequenceKv { layers, length: 0, capacity })
-    }
-
-    /// Runs new tokens of several sequences and stores their keys and values. Returns the wanted logits, one row each,
-    /// in the order of `batch`. After an error the sequences of the batch are of no more use.
-    pub fn forward(&self, batch: &mut [Rows<'_>]) -> Result<Tensor, ModelError> {
-        let _no_grad = tch::no_grad_guard();
-        let plan = Plan::new(batch)?;
-        let (cos, sin) = self.rope.at(&plan.positions)?;
-        let mut hidden = self.embedding.f_index_select(0, &plan.tokens).during("embedding")?;
-        for (index, layer) in self.layers.iter().enumerate() {
-            let normed = rms_norm(&hidden, Some(&layer.attention_norm), self.config.rms_norm_eps)?;
-            let attended = self.attend(index, layer, &normed, (&cos, &sin), batch, &plan)?;
-            let _ = hidden.f_add_(&attended).during("adding attention")?;
-            let normed = rms_norm(&hidden, Some(&layer.feed_forward_norm), self.config.rms_norm_eps)?;
-            let fed = self.feed_forward(layer, &normed)?;
-            let _ = hidden.f_add_(&fed).during("adding feed-forward")?;
-        }
-        for rows in batch.iter_mut() {
-            rows.kv.length += rows.tokens.len() as u32;
-        }
-        let wanted = hidden.f_index_select(0, &plan.wanted).during("selecting rows")?;
-        let normed = rms_norm(&wanted, Some(&self.norm), self.config.rms_norm_eps)?;
-        linear(&normed, self.head.as_ref().unwrap_or(&self.embedding))
+        let logits = RowBuffer::new(config.vocab_size as usize);
+        Ok(Self { config, embedding, layers, norm, head, rope, parameters, wanted: None, logits })
     }
 
     fn attend(
@@ -154,7 +113,7 @@ impl Qwen3 {
         layer: &Layer,
         x: &Tensor,
         (cos, sin): (&Tensor, &Tensor),
-        batch: &mut [Rows<'_>],
+        batch: &mut [Rows<'_, LibtorchKv>],
         plan: &Plan,
     ) -> Result<Tensor, ModelError> {
         let c = &self.config;
@@ -193,7 +152,7 @@ impl Qwen3 {
     fn attend_one(
         &self,
         index: usize,
-        rows: &mut Rows<'_>,
+        rows: &mut Rows<'_, LibtorchKv>,
         query: &Tensor,
         key: &Tensor,
         value: &Tensor,
@@ -234,6 +193,89 @@ impl Qwen3 {
     }
 }
 
+impl Model for Libtorch {
+    type Kv = LibtorchKv;
+
+    fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    fn parameters(&self) -> u64 {
+        self.parameters
+    }
+
+    fn weight_bytes(&self) -> u64 {
+        let size = size_of::<f32>() as u64;
+        let embedding = u64::from(self.config.vocab_size) * u64::from(self.config.hidden_size);
+        let unread = if self.head.is_some() { embedding } else { 0 };
+        (self.parameters - unread) * size
+    }
+
+    /// Of the pool only the number of threads is used: libtorch has its own.
+    fn set_pool(&mut self, pool: Arc<Pool>) {
+        // libtorch keeps the number of threads per thread that calls it.
+        tch::set_num_threads(i32::try_from(pool.threads()).unwrap_or(1));
+    }
+
+    fn new_sequence(&self, capacity: u32) -> Result<LibtorchKv, ModelError> {
+        let shape = [self.config.kv_heads, capacity, self.config.head_dim].map(i64::from);
+        let layers = (0..self.config.layers)
+            .map(|_| Ok((empty(&shape)?, empty(&shape)?)))
+            .collect::<Result<_, ModelError>>()?;
+        Ok(LibtorchKv { layers, length: 0, capacity })
+    }
+
+    fn forward(&mut self, batch: &mut [Rows<'_, LibtorchKv>]) -> Result<(), ModelError> {
+        let _no_grad = tch::no_grad_guard();
+        let plan = Plan::new(batch)?;
+        let (cos, sin) = self.rope.at(&plan.positions)?;
+        let mut hidden = self.embedding.f_index_select(0, &plan.tokens).during("embedding")?;
+        for (index, layer) in self.layers.iter().enumerate() {
+            let normed = rms_norm(&hidden, Some(&layer.attention_norm), self.config.rms_norm_eps)?;
+            let attended = self.attend(index, layer, &normed, (&cos, &sin), batch, &plan)?;
+            let _ = hidden.f_add_(&attended).during("adding attention")?;
+            let normed = rms_norm(&hidden, Some(&layer.feed_forward_norm), self.config.rms_norm_eps)?;
+            let fed = self.feed_forward(layer, &normed)?;
+            let _ = hidden.f_add_(&fed).during("adding feed-forward")?;
+        }
+        for rows in batch.iter_mut() {
+            rows.kv.length += rows.tokens.len() as u32;
+        }
+        let wanted = hidden.f_index_select(0, &plan.wanted).during("selecting rows")?;
+        self.wanted = Some(rms_norm(&wanted, Some(&self.norm), self.config.rms_norm_eps)?);
+        Ok(())
+    }
+
+    fn logits(&mut self, rows: Range<usize>) -> Result<&mut RowBuffer, ModelError> {
+        let _no_grad = tch::no_grad_guard();
+        self.logits.resize(0);
+        if let Some(wanted) = &self.wanted {
+            let asked = wanted.f_narrow(0, rows.start as i64, rows.len() as i64).during("selecting rows")?;
+            let logits = linear(&asked, self.head.as_ref().unwrap_or(&self.embedding))?;
+            self.logits.resize(rows.len());
+            for row in 0..rows.len() {
+                let to = self.logits.row_mut(row);
+                let from = logits.f_get(row as i64).during("reading logits")?;
+                from.f_copy_data(to, to.len()).during("reading logits")?;
+            }
+        }
+        Ok(&mut self.logits)
+    }
+}
+
+/// A tensor as f32.
+fn take(weights: &mut Weights, name: &str, shape: &[u32]) -> Result<Tensor, ModelError> {
+    let raw = weights.take(name, shape)?;
+    let kind = match raw.kind() {
+        Storage::F32 => Kind::Float,
+        Storage::Bf16 => Kind::BFloat16,
+        Storage::F16 => Kind::Half,
+    };
+    let shape: Vec<i64> = shape.iter().map(|n| i64::from(*n)).collect();
+    let stored = Tensor::f_from_data_size(raw.bytes(), &shape, kind).during("reading weights")?;
+    stored.f_to_kind(Kind::Float).during("widening weights")
+}
+
 /// Writes rows (n, kv heads, dim) into a cache (kv heads, capacity, dim) behind `past` tokens.
 fn store(cache: &Tensor, past: i64, rows: &Tensor) -> Result<(), ModelError> {
     let n = rows.size().first().copied().unwrap_or_default();
@@ -266,7 +308,7 @@ struct Plan {
 }
 
 impl Plan {
-    fn new(batch: &[Rows<'_>]) -> Result<Self, ModelError> {
+    fn new(batch: &[Rows<'_, LibtorchKv>]) -> Result<Self, ModelError> {
         let (mut tokens, mut positions, mut wanted) = (Vec::new(), Vec::new(), Vec::new());
         let mut masks = Vec::with_capacity(batch.len());
         for rows in batch {
@@ -308,39 +350,32 @@ impl Layer {
         let (q_rows, kv_rows) = (config.heads * dim, config.kv_heads * dim);
         let stack = |parts: [Tensor; 3]| Tensor::f_cat(&parts, 0).during("stacking weights");
         let qkv = stack([
-            weights.take(&name("self_attn.q_proj"), &[q_rows, hidden])?,
-            weights.take(&name("self_attn.k_proj"), &[kv_rows, hidden])?,
-            weights.take(&name("self_attn.v_proj"), &[kv_rows, hidden])?,
+            take(weights, &name("self_attn.q_proj"), &[q_rows, hidden])?,
+            take(weights, &name("self_attn.k_proj"), &[kv_rows, hidden])?,
+            take(weights, &name("self_attn.v_proj"), &[kv_rows, hidden])?,
         ])?;
         let per_head = |norm: Tensor, heads: u32| {
             norm.f_unsqueeze(0).and_then(|n| n.f_repeat([i64::from(heads), 1])).during("stacking norms")
         };
-        let q_norm = per_head(weights.take(&name("self_attn.q_norm"), &[dim])?, config.heads)?;
-        let k_norm = per_head(weights.take(&name("self_attn.k_norm"), &[dim])?, config.kv_heads)?;
-        let gate = weights.take(&name("mlp.gate_proj"), &[config.intermediate_size, hidden])?;
-        let up = weights.take(&name("mlp.up_proj"), &[config.intermediate_size, hidden])?;
+        let q_norm = per_head(take(weights, &name("self_attn.q_norm"), &[dim])?, config.heads)?;
+        let k_norm = per_head(take(weights, &name("self_attn.k_norm"), &[dim])?, config.kv_heads)?;
+        let gate = take(weights, &name("mlp.gate_proj"), &[config.intermediate_size, hidden])?;
+        let up = take(weights, &name("mlp.up_proj"), &[config.intermediate_size, hidden])?;
         Ok(Self {
-            attention_norm: weights.take(&name("input_layernorm"), &[hidden])?,
+            attention_norm: take(weights, &name("input_layernorm"), &[hidden])?,
             qkv,
             qk_norm: Tensor::f_cat(&[q_norm, k_norm], 0).during("stacking norms")?,
-            output: weights.take(&name("self_attn.o_proj"), &[hidden, q_rows])?,
-            feed_forward_norm: weights.take(&name("post_attention_layernorm"), &[hidden])?,
+            output: take(weights, &name("self_attn.o_proj"), &[hidden, q_rows])?,
+            feed_forward_norm: take(weights, &name("post_attention_layernorm"), &[hidden])?,
             gate_up: Tensor::f_cat(&[gate, up], 0).during("stacking weights")?,
-            down: weights.take(&name("mlp.down_proj"), &[hidden, config.intermediate_size])?,
+            down: take(weights, &name("mlp.down_proj"), &[hidden, config.intermediate_size])?,
         })
     }
 }
 
 impl Rope {
     fn new(config: &ModelConfig) -> Result<Self, ModelError> {
-        let (half, positions) = (config.head_dim / 2, config.max_context);
-        // f32 throughout, as transformers computes them: other roundings would show at large positions.
-        let frequencies: Vec<f32> = (0..half)
-            .map(|i| {
-                let exponent = (2 * i) as f32 / config.head_dim as f32;
-                1.0 / (config.rope_theta as f32).powf(exponent)
-            })
-            .collect();
+        let (frequencies, positions) = (frequencies(config), config.max_context);
         let positions: Vec<f32> = (0..positions).map(|p| p as f32).collect();
         let frequencies = Tensor::f_from_slice(&frequencies).during("making rotations")?;
         let positions = Tensor::f_from_slice(&positions).during("making rotations")?;

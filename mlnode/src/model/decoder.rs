@@ -1,0 +1,542 @@
+//! The families of dense decoders on the processor: grouped-query attention with rotary positions (its queries and keys
+//! normalised in Qwen3), a gated feed-forward layer.
+//!
+//! Rows of all sequences of a step go through the matrices together, so sequences of any length mix freely; attention
+//! takes a key head of a sequence and a few of its rows at a time. Everything is computed by [`crate::kernel`], so a
+//! row's numbers do not depend on what else is in the step: decoding, prefill in chunks of any size, and verification
+//! give the same bits.
+
+use super::{
+    kv::{KvBlock, Layout, SequenceKv, BLOCK_TOKENS},
+    rope::{frequencies, turn},
+    weights::Weights,
+    Family, Model, ModelConfig, ModelError, Rows,
+};
+use crate::kernel::{multiply, rows_max, share, Matrix, Pool, RowBuffer, Shared, Tile, Vector, WIDTH};
+use std::{cell::RefCell, ops::Range, path::Path, sync::Arc};
+
+/// Rows from which on threads share the small operations.
+const SHARED_ROWS: usize = 8;
+
+/// A model ready to run.
+#[derive(Debug)]
+pub struct Decoder {
+    config: ModelConfig,
+    layout: Layout,
+    embedding: Matrix,
+    layers: Vec<Layer>,
+    norm: Vec<f32>,
+    /// The output layer; absent when it is the embedding.
+    head: Option<Matrix>,
+    /// Radians per token of each pair of a head.
+    frequencies: Vec<f32>,
+    parameters: u64,
+    pool: Arc<Pool>,
+    scratch: Scratch,
+}
+
+#[derive(Debug)]
+struct Layer {
+    attention_norm: Vec<f32>,
+    /// Query, key and value projections, one below the other.
+    qkv: Matrix,
+    /// Weights of the norms of queries and keys, in families that have them.
+    head_norms: Option<(Vec<f32>, Vec<f32>)>,
+    output: Matrix,
+    feed_forward_norm: Vec<f32>,
+    /// Gate and up projections, one below the other.
+    gate_up: Matrix,
+    down: Matrix,
+}
+
+/// Activations of a step, kept so that no step allocates them.
+#[derive(Debug)]
+struct Scratch {
+    /// Cosines and sines of each row's position.
+    cos: RowBuffer,
+    sin: RowBuffer,
+    /// The residual stream.
+    hidden: RowBuffer,
+    normed: RowBuffer,
+    qkv: RowBuffer,
+    attended: RowBuffer,
+    /// What a sub-layer adds to the residual stream.
+    added: RowBuffer,
+    gate_up: RowBuffer,
+    gated: RowBuffer,
+    /// Normalised rows whose logits are wanted.
+    wanted: RowBuffer,
+    /// Some of them, and their logits.
+    asked: RowBuffer,
+    logits: RowBuffer,
+}
+
+impl Scratch {
+    fn new(config: &ModelConfig) -> Self {
+        let rows = |width: u32| RowBuffer::new(width as usize);
+        let heads = config.heads * config.head_dim;
+        Self {
+            cos: rows(config.head_dim / 2),
+            sin: rows(config.head_dim / 2),
+            hidden: rows(config.hidden_size),
+            normed: rows(config.hidden_size),
+            qkv: rows(heads + 2 * config.kv_heads * config.head_dim),
+            attended: rows(heads),
+            added: rows(config.hidden_size),
+            gate_up: rows(2 * config.intermediate_size),
+            gated: rows(config.intermediate_size),
+            wanted: rows(config.hidden_size),
+            asked: rows(config.hidden_size),
+            logits: rows(config.vocab_size),
+        }
+    }
+}
+
+/// One sequence of a step.
+struct Place {
+    /// Its first row.
+    first: usize,
+    /// Its new tokens.
+    new: usize,
+    /// Its stored tokens.
+    past: usize,
+    /// Where its blocks lie.
+    blocks: Vec<Shared<f32>>,
+}
+
+/// Some rows of one sequence with one key head.
+#[derive(Clone, Copy)]
+struct Part {
+    sequence: usize,
+    head: usize,
+    from: usize,
+    to: usize,
+}
+
+impl Decoder {
+    /// Loads a model folder. Weights stay as wide as they are stored.
+    pub fn load(folder: &Path) -> Result<Self, ModelError> {
+        let config = ModelConfig::load(folder)?;
+        let mut weights = Weights::open(folder)?;
+        let (hidden, vocab) = (config.hidden_size, config.vocab_size);
+        let embedding = weights.matrix(&[("model.embed_tokens.weight".into(), vocab)], hidden)?;
+        let layers =
+            (0..config.layers).map(|i| Layer::load(i, &config, &mut weights)).collect::<Result<_, _>>()?;
+        let norm = weights.vector("model.norm.weight", hidden)?;
+        let head = if config.tied_embeddings {
+            // Some exports store the shared weight twice.
+            weights.skip("lm_head.weight");
+            None
+        } else {
+            Some(weights.matrix(&[("lm_head.weight".into(), vocab)], hidden)?)
+        };
+        let parameters = weights.finish()?;
+        let (layout, scratch) = (Layout::new(&config), Scratch::new(&config));
+        let frequencies = frequencies(&config);
+        let pool = Arc::new(Pool::new(1));
+        Ok(Self { config, layout, embedding, layers, norm, head, frequencies, parameters, pool, scratch })
+    }
+
+    fn vector(&self) -> Vector {
+        Vector::new(self.pool.isa())
+    }
+
+    fn embed(&mut self, batch: &[Rows<'_, SequenceKv>]) {
+        let tokens = batch.iter().flat_map(|rows| rows.tokens);
+        for (row, token) in tokens.enumerate() {
+            // A token outside of the vocabulary was refused long before; this guards the memory.
+            let token = (*token as usize).min(self.embedding.outputs() - 1);
+            self.embedding.output_weights(token, self.scratch.hidden.row_mut(row));
+        }
+    }
+
+    /// Adds what attention and feed-forward say to the residual stream.
+    fn layer(&mut self, index: usize, places: &[Place]) {
+        let (Some(layer), vector) = (self.layers.get(index), self.vector()) else { return };
+        let eps = self.config.rms_norm_eps as f32;
+        let (pool, s) = (self.pool.as_ref(), &mut self.scratch);
+        let width = self.config.intermediate_size as usize;
+
+        by_row(pool, &s.hidden, &mut s.normed, |x, normed| {
+            vector.rms_norm(x, &layer.attention_norm, eps, normed);
+        });
+        layer.qkv.product(pool, &s.normed, &mut s.qkv);
+        let attention = Attention { config: &self.config, layout: self.layout, index, places, pool };
+        attention.store(layer, (&s.cos, &s.sin), &mut s.qkv);
+        attention.attend(&s.qkv, &mut s.attended);
+        layer.output.product(pool, &s.attended, &mut s.added);
+        by_row(pool, &s.added, &mut s.hidden, |added, x| vector.add(x, added));
+
+        by_row(pool, &s.hidden, &mut s.normed, |x, normed| {
+            vector.rms_norm(x, &layer.feed_forward_norm, eps, normed);
+        });
+        layer.gate_up.product(pool, &s.normed, &mut s.gate_up);
+        by_row(pool, &s.gate_up, &mut s.gated, |both, gated| {
+            let (gate, up) = both.split_at(width);
+            vector.gate(gate, up, gated);
+        });
+        layer.down.product(pool, &s.gated, &mut s.added);
+        by_row(pool, &s.added, &mut s.hidden, |added, x| vector.add(x, added));
+    }
+
+    /// Normalises the rows whose logits are wanted.
+    fn keep_wanted(&mut self, batch: &[Rows<'_, SequenceKv>], places: &[Place]) {
+        let rows: Vec<usize> = batch
+            .iter()
+            .zip(places)
+            .flat_map(|(rows, place)| {
+                let end = place.first + place.new;
+                end - (rows.logits as usize).min(place.new)..end
+            })
+            .collect();
+        let vector = self.vector();
+        self.scratch.wanted.resize(rows.len());
+        for (place, row) in rows.into_iter().enumerate() {
+            let (x, normed) = (self.scratch.hidden.row(row), self.scratch.wanted.row_mut(place));
+            vector.rms_norm(x, &self.norm, self.config.rms_norm_eps as f32, normed);
+        }
+    }
+}
+
+impl Model for Decoder {
+    type Kv = SequenceKv;
+
+    fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    fn parameters(&self) -> u64 {
+        self.parameters
+    }
+
+    fn weight_bytes(&self) -> u64 {
+        let layers = self.layers.iter().flat_map(|l| [&l.qkv, &l.output, &l.gate_up, &l.down]);
+        let matrices = layers.chain([self.head.as_ref().unwrap_or(&self.embedding)]);
+        matrices.map(|matrix| matrix.bytes() as u64).sum()
+    }
+
+    fn set_pool(&mut self, pool: Arc<Pool>) {
+        self.pool = pool;
+    }
+
+    fn new_sequence(&self, capacity: u32) -> Result<SequenceKv, ModelError> {
+        Ok(SequenceKv::new(capacity.min(self.config.max_context)))
+    }
+
+    fn forward(&mut self, batch: &mut [Rows<'_, SequenceKv>]) -> Result<(), ModelError> {
+        let mut places = Vec::with_capacity(batch.len());
+        let mut first = 0;
+        for rows in batch.iter_mut() {
+            let new = rows.tokens.len();
+            let past = rows.kv.len() as usize;
+            let blocks = rows.kv.reserve(self.layout, new as u32)?.into_iter().map(Shared::new).collect();
+            places.push(Place { first, new, past, blocks });
+            first += new;
+        }
+        let s = &mut self.scratch;
+        s.cos.resize(first);
+        s.sin.resize(first);
+        for place in &places {
+            for token in 0..place.new {
+                let (cos, sin) = (s.cos.row_mut(place.first + token), s.sin.row_mut(place.first + token));
+                turn(&self.frequencies, place.past + token, cos, sin);
+            }
+        }
+        for buffer in [&mut s.hidden, &mut s.normed, &mut s.attended, &mut s.gated] {
+            buffer.resize(first);
+        }
+        self.embed(batch);
+        for index in 0..self.layers.len() {
+            self.layer(index, &places);
+        }
+        self.keep_wanted(batch, &places);
+        for rows in batch.iter_mut() {
+            rows.kv.advance(rows.tokens.len() as u32);
+        }
+        Ok(())
+    }
+
+    fn logits(&mut self, rows: Range<usize>) -> Result<&mut RowBuffer, ModelError> {
+        let s = &mut self.scratch;
+        s.asked.resize(rows.len());
+        for (place, row) in rows.enumerate() {
+            s.asked.row_mut(place).copy_from_slice(s.wanted.row(row));
+        }
+        self.head.as_ref().unwrap_or(&self.embedding).product(&self.pool, &s.asked, &mut s.logits);
+        Ok(&mut s.logits)
+    }
+
+    fn full_block(kv: &SequenceKv, index: usize) -> Option<Arc<KvBlock>> {
+        kv.full_block(index)
+    }
+
+    fn adopt(kv: &mut SequenceKv, blocks: Vec<Arc<KvBlock>>) -> bool {
+        kv.adopt(blocks)
+    }
+}
+
+/// Runs an operation from every row of one buffer to the same row of another.
+fn by_row(pool: &Pool, from: &RowBuffer, to: &mut RowBuffer, run: impl Fn(&[f32], &mut [f32]) + Sync) {
+    let rows = from.rows();
+    if rows < SHARED_ROWS {
+        for row in 0..rows {
+            run(from.row(row), to.row_mut(row));
+        }
+        return;
+    }
+    assert!(rows <= to.rows());
+    let (stride, width) = (to.stride(), to.width());
+    let target = Shared::new(to.as_mut_ptr());
+    let parts = pool.threads() * 2;
+    pool.run(parts, &|part| {
+        for row in part * rows / parts..(part + 1) * rows / parts {
+            // SAFETY: the buffer has this row, and no other part has it.
+            let to = unsafe { std::slice::from_raw_parts_mut(target.get().add(row * stride), width) };
+            run(from.row(row), to);
+        }
+    });
+}
+
+/// Attention of one layer in one step.
+struct Attention<'a> {
+    config: &'a ModelConfig,
+    layout: Layout,
+    index: usize,
+    places: &'a [Place],
+    pool: &'a Pool,
+}
+
+thread_local! {
+    /// Scores and outputs of a part. Per thread, so that parts do not allocate.
+    static SCORES: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Attention<'_> {
+    /// Normalises and rotates queries and keys in place, and writes keys and values to the blocks.
+    fn store(&self, layer: &Layer, (cos, sin): (&RowBuffer, &RowBuffer), qkv: &mut RowBuffer) {
+        let (heads, kv_heads) = (self.config.heads as usize, self.config.kv_heads as usize);
+        let dim = self.config.head_dim as usize;
+        let eps = self.config.rms_norm_eps as f32;
+        let vector = Vector::new(self.pool.isa());
+        let (stride, target) = (qkv.stride(), Shared::new(qkv.as_mut_ptr()));
+        let rows: Vec<(&Place, usize)> =
+            self.places.iter().flat_map(|place| (0..place.new).map(move |token| (place, token))).collect();
+        let run = |(place, token): (&Place, usize)| {
+            // SAFETY: the buffer has this row with `heads + 2 kv_heads` heads, and no other part has it.
+            let row = unsafe {
+                let start = target.get().add((place.first + token) * stride);
+                std::slice::from_raw_parts_mut(start, (heads + 2 * kv_heads) * dim)
+            };
+            let position = place.past + token;
+            let (cos, sin) = (cos.row(place.first + token), sin.row(place.first + token));
+            let (queries, rest) = row.split_at_mut(heads * dim);
+            let (keys, values) = rest.split_at_mut(kv_heads * dim);
+            if let Some((query_norm, key_norm)) = &layer.head_norms {
+                queries.chunks_exact_mut(dim).for_each(|x| vector.rms_norm_in_place(x, query_norm, eps));
+                keys.chunks_exact_mut(dim).for_each(|x| vector.rms_norm_in_place(x, key_norm, eps));
+            }
+            for head in queries.chunks_exact_mut(dim).chain(keys.chunks_exact_mut(dim)) {
+                vector.rotate(head, cos, sin);
+            }
+            let slot = position % BLOCK_TOKENS;
+            let Some(block) = place.blocks.get(position / BLOCK_TOKENS) else { return };
+            for (head, (key, value)) in keys.chunks_exact(dim).zip(values.chunks_exact(dim)).enumerate() {
+                // SAFETY: the block was made for this layout, will be written to (`SequenceKv::reserve`), and the
+                // slot is this token's.
+                unsafe {
+                    let place = block.get().add(self.layout.keys(self.index, head));
+                    for (i, x) in key.iter().enumerate() {
+                        *place.add(i * BLOCK_TOKENS + slot) = *x;
+                    }
+                    for (panel, part) in value.chunks(WIDTH).enumerate() {
+                        let place =
+                            block.get().add(self.layout.values(self.index, head, panel) + slot * WIDTH);
+                        std::ptr::copy_nonoverlapping(part.as_ptr(), place, part.len());
+                    }
+                }
+            }
+        };
+        if rows.len() < SHARED_ROWS {
+            return rows.into_iter().for_each(run);
+        }
+        let parts = self.pool.threads() * 2;
+        self.pool.run(parts, &|part| {
+            let range = part * rows.len() / parts..(part + 1) * rows.len() / parts;
+            rows.get(range).unwrap_or_default().iter().copied().for_each(run);
+        });
+    }
+
+    /// Attention of all new tokens over what their sequences have stored, into rows of `heads x dim`.
+    fn attend(&self, qkv: &RowBuffer, out: &mut RowBuffer) {
+        let most = rows_max(self.pool.isa());
+        let mut parts = Vec::new();
+        for (sequence, place) in self.places.iter().enumerate() {
+            for head in 0..self.config.kv_heads as usize {
+                let mut from = 0;
+                while from < place.new {
+                    let to = from + share(place.new - from, most);
+                    parts.push(Part { sequence, head, from, to });
+                    from = to;
+                }
+            }
+        }
+        let (stride, target) = (out.stride(), Shared::new(out.as_mut_ptr()));
+        self.pool.run(parts.len(), &|index| {
+            SCORES.with_borrow_mut(|scratch| {
+                if let Some((part, place)) =
+                    parts.get(index).and_then(|part| Some((part, self.places.get(part.sequence)?)))
+                {
+                    self.part(*part, place, qkv, (target, stride), scratch);
+                }
+            });
+        });
+    }
+
+    fn part(
+        &self,
+        part: Part,
+        place: &Place,
+        qkv: &RowBuffer,
+        (out, out_stride): (Shared<f32>, usize),
+        scratch: &mut Vec<f32>,
+    ) {
+        let (dim, group) = (self.config.head_dim as usize, self.config.group() as usize);
+        let first = place.first + part.from;
+        let query = |head: usize| Queries {
+            rows: part.to - part.from,
+            // SAFETY: the buffer has this row and head.
+            start: unsafe { qkv.as_ptr().add(first * qkv.stride() + head * dim) },
+            stride: qkv.stride(),
+        };
+        let heads = part.head * group..(part.head + 1) * group;
+        let position = place.past + part.from;
+        if part.to - part.from > 1 {
+            for head in heads {
+                let found = self.scores(place, part.head, query(head), |row| position + row + 1, scratch);
+                for (row, values) in found.chunks_exact(self.padded_dim()).enumerate() {
+                    self.write(&values[..dim], (out, out_stride), first + row, head);
+                }
+            }
+            return;
+        }
+        // The queries of a group look at the same keys: they stand as rows of one product.
+        let mut heads = heads;
+        while !heads.is_empty() {
+            let count = share(heads.len(), rows_max(self.pool.isa()));
+            let queries = Queries { rows: count, stride: dim, ..query(heads.start) };
+            let found = self.scores(place, part.head, queries, |_| position + 1, scratch);
+            for (head, values) in heads.clone().zip(found.chunks_exact(self.padded_dim())) {
+                self.write(&values[..dim], (out, out_stride), first, head);
+            }
+            heads.start += count;
+        }
+    }
+
+    fn padded_dim(&self) -> usize {
+        self.layout.value_panels() * WIDTH
+    }
+
+    fn write(&self, values: &[f32], (out, stride): (Shared<f32>, usize), row: usize, head: usize) {
+        // SAFETY: the buffer has this row and head, which no other part has.
+        unsafe {
+            let to = out.get().add(row * stride + head * values.len());
+            std::ptr::copy_nonoverlapping(values.as_ptr(), to, values.len());
+        }
+    }
+
+    /// What the queries find: `padded_dim` numbers for each. `sees` says how many tokens a query looks at, never fewer
+    /// than the one before it.
+    fn scores<'s>(
+        &self,
+        place: &Place,
+        head: usize,
+        queries: Queries,
+        sees: impl Fn(usize) -> usize,
+        scratch: &'s mut Vec<f32>,
+    ) -> &'s [f32] {
+        let (isa, dim) = (self.pool.isa(), self.config.head_dim as usize);
+        let most = sees(queries.rows - 1);
+        let blocks = most.div_ceil(BLOCK_TOKENS);
+        // Rows apart from each other as in `RowBuffer`.
+        let stride = blocks * BLOCK_TOKENS + 16;
+        let width = self.padded_dim();
+        let needed = queries.rows * (stride + width);
+        if scratch.len() < needed {
+            scratch.resize(needed.next_power_of_two(), 0.0);
+        }
+        let (scores, found) = scratch.split_at_mut(queries.rows * stride);
+        for (index, block) in place.blocks.iter().take(blocks).enumerate() {
+            // SAFETY: the block holds keys of this head, `dim` times `WIDTH`; a row of scores has room for all blocks.
+            unsafe {
+                let tile = Tile {
+                    x: queries.start,
+                    x_stride: queries.stride,
+                    w: block.get().add(self.layout.keys(self.index, head)).cast_const(),
+                    depth: dim,
+                    out: scores.as_mut_ptr().add(index * BLOCK_TOKENS),
+                    out_stride: stride,
+                    add: false,
+                };
+                multiply(isa, queries.rows, &tile);
+            }
+        }
+        let (vector, scale) = (Vector::new(isa), 1.0 / (dim as f32).sqrt());
+        for (row, scores) in scores.chunks_exact_mut(stride).enumerate() {
+            vector.soft_max(scores, sees(row), scale);
+        }
+        for panel in 0..self.layout.value_panels() {
+            for (index, block) in place.blocks.iter().take(blocks).enumerate() {
+                // SAFETY: the block holds values of this head, `BLOCK_TOKENS` times `WIDTH` in a panel.
+                unsafe {
+                    let tile = Tile {
+                        x: scores.as_ptr().add(index * BLOCK_TOKENS),
+                        x_stride: stride,
+                        w: block.get().add(self.layout.values(self.index, head, panel)).cast_const(),
+                        depth: BLOCK_TOKENS.min(most - index * BLOCK_TOKENS),
+                        out: found.as_mut_ptr().add(panel * WIDTH),
+                        out_stride: width,
+                        add: index > 0,
+                    };
+                    multiply(isa, queries.rows, &tile);
+                }
+            }
+        }
+        &found[..queries.rows * width]
+    }
+}
+
+/// Queries as rows of a product.
+struct Queries {
+    rows: usize,
+    start: *const f32,
+    stride: usize,
+}
+
+impl Layer {
+    fn load(index: u32, config: &ModelConfig, weights: &mut Weights) -> Result<Self, ModelError> {
+        let name = |part: &str| format!("model.layers.{index}.{part}.weight");
+        let (hidden, dim, inner) = (config.hidden_size, config.head_dim, config.intermediate_size);
+        let (q_rows, kv_rows) = (config.heads * dim, config.kv_heads * dim);
+        let qkv = [
+            (name("self_attn.q_proj"), q_rows),
+            (name("self_attn.k_proj"), kv_rows),
+            (name("self_attn.v_proj"), kv_rows),
+        ];
+        Ok(Self {
+            attention_norm: weights.vector(&name("input_layernorm"), hidden)?,
+            qkv: weights.matrix(&qkv, hidden)?,
+            head_norms: match config.family {
+                Family::Qwen3 => Some((
+                    weights.vector(&name("self_attn.q_norm"), dim)?,
+                    weights.vector(&name("self_attn.k_norm"), dim)?,
+                )),
+                Family::Llama => None,
+            },
+            output: weights.matrix(&[(name("self_attn.o_proj"), hidden)], q_rows)?,
+            feed_forward_norm: weights.vector(&name("post_attention_layernorm"), hidden)?,
+            gate_up: weights
+                .matrix(&[(name("mlp.gate_proj"), inner), (name("mlp.up_proj"), inner)], hidden)?,
+            down: weights.matrix(&[(name("mlp.down_proj"), hidden)], inner)?,
+        })
+    }
+}
