@@ -6,7 +6,7 @@ use scale_info::{meta_type, MetaType};
 use starling_primitives::{
     fraud::FraudProof,
     profile::Profile,
-    records::{Delivered, Finished, Started},
+    records::{Delivered, FinishedIn, Started},
     schedule::Schedule,
     sprint::{SprintCommitment, SprintVerdict},
     verdict::Verdict,
@@ -163,7 +163,7 @@ calls! {
     /// A worker records answers.
     Finish {
         /// The answers.
-        records: Vec<Finished>
+        records: Vec<FinishedIn>
     } = "Inference"."finish";
     /// A worker records deliveries.
     Deliver {

@@ -39,6 +39,19 @@ pub struct Finished {
     pub completion_tokens: u32,
 }
 
+/// [`Finished`] as it is sent to the chain: with the epoch whose tape the answer was made with.
+///
+/// The executor knows it from the gateway. Were the gateway to record another one, honest tokens would not replay: the chain
+/// refuses such an answer, and nobody judges it.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, DecodeWithMemTracking, MaxEncodedLen, TypeInfo)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct FinishedIn {
+    /// Epoch whose seed made the tape.
+    pub epoch: EpochIndex,
+    /// The answer.
+    pub finished: Finished,
+}
+
 /// Sent by the gateway: the client has the answer.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, DecodeWithMemTracking, MaxEncodedLen, TypeInfo)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]

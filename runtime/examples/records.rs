@@ -28,7 +28,7 @@ use sp_runtime::{
 };
 use starling_math::draw::DrawTable;
 use starling_primitives::{
-    records::{Finished, Started},
+    records::{Finished, FinishedIn, Started},
     request::{Authorization, SignedAuthorization},
     traits::{Beacon as _, Clock as _, HostWeight, Round},
     AccountId, ProfileId, RequestId, H256, TOKEN,
@@ -226,12 +226,13 @@ impl Chain {
 
     /// Two batches of one gateway, and the executors' answers to them. False when the block is full.
     fn round(&mut self, gateway: usize, time: &mut Duration, result: &mut BlockResult) -> Outcome<bool> {
-        let mut finished: BTreeMap<AccountId, Vec<Finished>> = BTreeMap::new();
+        let mut finished: BTreeMap<AccountId, Vec<FinishedIn>> = BTreeMap::new();
         for _ in 0..2 {
             let items: Vec<Started> =
                 (0..PER_START).map(|_| self.started(gateway)).collect::<Outcome<_>>()?;
             for item in &items {
-                let answer = answer(item.authorization.authorization.request_id);
+                let finished_in = |finished| FinishedIn { epoch: item.epoch, finished };
+                let answer = finished_in(answer(item.authorization.authorization.request_id));
                 finished.entry(item.executor.clone()).or_default().push(answer);
             }
             let call = pallet_inference::Call::start { items: BoundedVec::truncate_from(items) };

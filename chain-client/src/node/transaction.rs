@@ -127,7 +127,7 @@ mod tests {
     use super::*;
     use crate::types::Endpoints;
     use starling_primitives::{
-        records::{Delivered, Finished, Started},
+        records::{Delivered, Finished, FinishedIn, Started},
         request::{Authorization, SignedAuthorization},
         schedule::Schedule,
         sprint::{SprintCommitment, SprintVerdict},
@@ -195,7 +195,7 @@ mod tests {
             Call::deposit(1_000_000_000_000),
             Call::delegate(account.clone(), 70),
             Call::Start { records: vec![started.clone(), started] },
-            Call::Finish { records: vec![finished] },
+            Call::Finish { records: vec![FinishedIn { epoch: 2, finished }] },
             Call::Deliver { records: vec![Delivered { request_id: hash, response_hash: hash }] },
             Call::Expire { requests: vec![hash] },
             Call::SubmitVerdicts { verdicts: vec![verdict] },

@@ -3,7 +3,7 @@
 use crate::{call::Call, types::Endpoints};
 use codec::{Decode, Encode};
 use starling_primitives::{
-    records::{Delivered, Finished, Started},
+    records::{Delivered, FinishedIn, Started},
     sprint::{SprintCommitment, SprintVerdict},
     verdict::{Outcome, Verdict},
     vrf::VrfProof,
@@ -17,7 +17,7 @@ pub enum Item {
     /// A request runs.
     Start(Started),
     /// An answer is complete.
-    Finish(Finished),
+    Finish(FinishedIn),
     /// An answer was delivered.
     Deliver(Delivered),
     /// A verdict on another host's inference.
@@ -158,7 +158,7 @@ impl Item {
             Self::Start(started) => {
                 (started.authorization.authorization.request_id, started.attempt).encode()
             }
-            Self::Finish(finished) => finished.request_id.encode(),
+            Self::Finish(record) => record.finished.request_id.encode(),
             Self::Deliver(delivered) => delivered.request_id.encode(),
             // What could not be fetched at first may be measured later, and is then another verdict.
             Self::Verdict(verdict) => (verdict.inference, verdict.outcome == Outcome::Unavailable).encode(),
@@ -174,7 +174,7 @@ impl Item {
     pub fn request(&self) -> Option<RequestId> {
         match self {
             Self::Start(started) => Some(started.authorization.authorization.request_id),
-            Self::Finish(finished) => Some(finished.request_id),
+            Self::Finish(record) => Some(record.finished.request_id),
             Self::Deliver(delivered) => Some(delivered.request_id),
             Self::Expire(request) => Some(*request),
             _ => None,

@@ -9,7 +9,7 @@ use crate::{
 use codec::Encode;
 use sp_runtime::MultiSignature;
 use starling_primitives::{
-    records::{Delivery, Finished, InferenceRecord, InferenceResult, InferenceState, Started},
+    records::{Delivery, Finished, FinishedIn, InferenceRecord, InferenceResult, InferenceState, Started},
     request::{Authorization, SignedAuthorization},
     verdict::{Figures, Outcome, Verdict},
     vrf::VrfInput,
@@ -48,14 +48,15 @@ fn started(id: u64) -> Started {
     }
 }
 
-fn finished(id: u64) -> Finished {
-    Finished {
+fn finished(id: u64) -> FinishedIn {
+    let finished = Finished {
         request_id: H256::from_low_u64_be(id),
         response_hash: H256::repeat_byte(1),
         transcript_root: H256::repeat_byte(2),
         prompt_tokens: 3,
         completion_tokens: 4,
-    }
+    };
+    FinishedIn { epoch: 0, finished }
 }
 
 fn record(request_id: RequestId) -> InferenceRecord {
@@ -100,7 +101,7 @@ fn imitate_inference(fake: &FakeChain) {
                 }
             }
             Call::Finish { records } => {
-                for item in records {
+                for item in records.iter().map(|record| &record.finished) {
                     let Some(id) = state.get(&entries::REQUEST_INDEX, (item.request_id,)) else {
                         refuse(item.request_id, "UnknownRequest");
                         continue;

@@ -13,7 +13,7 @@ use sqlx::{
 };
 use starling_chain_client::{ChainError, Item, OutboxError, PlacedRecord};
 use starling_primitives::{
-    records::{Finished, InferenceState, Started},
+    records::{Finished, FinishedIn, InferenceState, Started},
     BlockNumber, RequestId, H256,
 };
 use std::{path::Path, time::Duration};
@@ -139,6 +139,7 @@ async fn hand_over(
         placed.record.attempt >= started.attempt || placed.record.state != InferenceState::Started
     });
     let start_deadline = started.authorization.authorization.expires_at;
+    let finished = FinishedIn { epoch: started.epoch, finished };
     let missing = !recorded && start_deadline > view.number();
     if missing {
         context.outbox.enqueue(&Item::Start(started), start_deadline).await?;

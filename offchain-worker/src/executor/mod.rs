@@ -24,7 +24,7 @@ use generation::{Ended, Generation};
 use starling_chain_client::Item;
 use starling_primitives::{
     receipt::{Receipt, SignedReceipt},
-    records::{response_hash, Finished, Started},
+    records::{response_hash, Finished, FinishedIn, Started},
     tape::tape_seed,
     transcript::Transcript,
     BlockNumber, RequestId,
@@ -346,7 +346,8 @@ impl Executor {
             executor: inner.context.host.clone(),
             finished: finished.clone(),
         };
-        Some((inner.keys.sign_receipt(&inner.context.genesis, receipt), Item::Finish(finished), deadline))
+        let record = FinishedIn { epoch: checked.epoch.index, finished };
+        Some((inner.keys.sign_receipt(&inner.context.genesis, receipt), Item::Finish(record), deadline))
     }
 }
 

@@ -160,7 +160,7 @@ async fn a_client_that_hangs_up_stops_the_ml_node_and_pays_for_what_was_made() {
     let finished = eventually("what was made is recorded", || async {
         network.chain.advance();
         network.chain.submitted().into_iter().find_map(|call| match call {
-            Call::Finish { records } => Some(records[0].clone()),
+            Call::Finish { records } => Some(records[0].finished.clone()),
             _ => None,
         })
     })
@@ -188,7 +188,7 @@ async fn a_client_that_hangs_up_before_the_first_token_stops_the_request_too() {
     let finished = eventually("the answer has one token", || async {
         network.chain.advance();
         network.chain.submitted().into_iter().find_map(|call| match call {
-            Call::Finish { records } => Some(records[0].clone()),
+            Call::Finish { records } => Some(records[0].finished.clone()),
             _ => None,
         })
     })

@@ -248,7 +248,7 @@ pub(crate) fn hex_of(value: &impl Encode) -> String {
 fn apply(state: &mut FakeState<'_>, _signer: &AccountId, call: &Call) -> Vec<RawEvent> {
     match call {
         Call::Start { records } => records.iter().for_each(|record| start(state, record)),
-        Call::Finish { records } => records.iter().for_each(|record| finish(state, record)),
+        Call::Finish { records } => records.iter().for_each(|record| finish(state, &record.finished)),
         Call::Deliver { records } => {
             for record in records {
                 change(state, &record.request_id, |inference, _| {

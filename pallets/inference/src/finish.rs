@@ -4,7 +4,7 @@ use crate::{types::Refusal, Config, Event, Inferences, Pallet, RequestIndex};
 use alloc::vec::Vec;
 use starling_primitives::{
     profile::Profile,
-    records::{Delivered, Delivery, Finished, InferenceRecord, InferenceResult, InferenceState},
+    records::{Delivered, Delivery, FinishedIn, InferenceRecord, InferenceResult, InferenceState},
     traits::{Clock, Profiles, Reputation},
     AccountId, Balance, BlockNumber, EpochIndex, InferenceId, ProfileId, RequestId,
 };
@@ -87,7 +87,7 @@ impl Earned {
 
 impl<T: Config> Pallet<T> {
     /// Takes what it can of the batch and pays the sum into the pots.
-    pub(crate) fn do_finish(host: &AccountId, items: &[Finished]) -> Settled {
+    pub(crate) fn do_finish(host: &AccountId, items: &[FinishedIn]) -> Settled {
         let times = Times::load::<T>();
         let mut prices = Prices(Vec::new());
         let mut earned = Earned::default();
@@ -98,7 +98,7 @@ impl<T: Config> Pallet<T> {
                     earned.add(paid.epoch, paid.price);
                     done.add(paid.delegated);
                 }
-                Err(reason) => Self::refuse(item.request_id, reason),
+                Err(reason) => Self::refuse(item.finished.request_id, reason),
             }
         }
         for (epoch, sum) in earned.0 {
@@ -112,7 +112,7 @@ impl<T: Config> Pallet<T> {
         times: &Times,
         prices: &mut Prices,
         host: &AccountId,
-        item: &Finished,
+        FinishedIn { epoch, finished: item }: &FinishedIn,
     ) -> Result<Paid, Refusal> {
         let (id, mut record) = Self::find(&item.request_id)?;
         if record.executor != *host {
@@ -120,6 +120,9 @@ impl<T: Config> Pallet<T> {
         }
         if record.state != InferenceState::Started || times.now > times.deadline(id, &record) {
             return Err(Refusal::TooLate);
+        }
+        if *epoch != id.epoch {
+            return Err(Refusal::OtherEpoch);
         }
         let profile = prices.of::<T>(record.profile).ok_or(Refusal::UnknownProfile)?;
         let fits = item

@@ -17,7 +17,7 @@ use sp_runtime::{traits::IdentityLookup, BuildStorage};
 use starling_primitives::{
     hashing::hash_of,
     profile::{Calibration, Numerics, Profile},
-    records::{Delivered, Finished, InferenceRecord, Started},
+    records::{Delivered, Finished, FinishedIn, InferenceRecord, Started},
     request::{Authorization, SignedAuthorization},
     schedule::{EpochState, Schedule},
     traits::{Beacon, Clock, EpochHooks, HostWeight, Hosts, Pots, Profiles, Reputation, Round, Weights},
@@ -354,7 +354,13 @@ pub(crate) fn finish(ask: &Ask, prompt_tokens: u32, completion_tokens: u32) {
     finish_as(&ask.executor(), vec![ask.finished(prompt_tokens, completion_tokens)]);
 }
 
+/// Each answer made with the tape of the epoch that its request is recorded in.
 pub(crate) fn finish_as(host: &AccountId, items: Vec<Finished>) {
+    let recorded = |finished: &Finished| {
+        pallet_inference::RequestIndex::<Test>::get(finished.request_id).map_or(0, |id| id.epoch)
+    };
+    let items: Vec<_> =
+        items.into_iter().map(|finished| FinishedIn { epoch: recorded(&finished), finished }).collect();
     Inference::finish(worker(host), items.try_into().unwrap()).unwrap();
 }
 

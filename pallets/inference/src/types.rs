@@ -4,7 +4,7 @@ use codec::{Decode, DecodeWithMemTracking, Encode, MaxEncodedLen};
 use frame_support::{traits::ConstU32, BoundedVec};
 use scale_info::TypeInfo;
 use starling_primitives::{
-    records::{Delivered, Finished, Started},
+    records::{Delivered, FinishedIn, Started},
     AccountId, Balance, EpochIndex, RequestId,
 };
 
@@ -22,7 +22,7 @@ pub const MAX_HOSTS: u32 = 1_024;
 /// Argument of `start`.
 pub type StartedBatch = BoundedVec<Started, ConstU32<MAX_STARTED>>;
 /// Argument of `finish`.
-pub type FinishedBatch = BoundedVec<Finished, ConstU32<MAX_FINISHED>>;
+pub type FinishedBatch = BoundedVec<FinishedIn, ConstU32<MAX_FINISHED>>;
 /// Argument of `deliver`.
 pub type DeliveredBatch = BoundedVec<Delivered, ConstU32<MAX_DELIVERED>>;
 /// Argument of `expire`.
@@ -162,4 +162,6 @@ pub enum Refusal {
     NotExpired,
     /// Something that cannot be: the item was left alone.
     Internal,
+    /// The answer was made with the tape of another epoch than the request is recorded in.
+    OtherEpoch,
 }

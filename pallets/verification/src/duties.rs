@@ -31,9 +31,8 @@ struct Window {
 impl<T: Config> Pallet<T> {
     fn windows(epoch: EpochIndex) -> Vec<Window> {
         // A host with weight may have fallen over an answer of the epoch before.
-        let convictions: Vec<_> = (epoch.saturating_sub(1)..=epoch)
-            .flat_map(|epoch| Convictions::<T>::iter_prefix(epoch))
-            .collect();
+        let convictions: Vec<_> =
+            (epoch.saturating_sub(1)..=epoch).flat_map(Convictions::<T>::iter_prefix).collect();
         let window = |mark: CoverageMark| {
             let seed = T::Beacon::seed(Round::Coverage(mark.seed_epoch, mark.seed_window));
             let fallen = convictions.iter().filter(|(_, conviction)| conviction.since < mark.closed_at);

@@ -8,7 +8,7 @@ use starling_math::draw;
 use starling_primitives::{
     fraud::{Evidence, FraudProof, OpenedWindow},
     receipt::{Receipt, SignedReceipt},
-    records::{response_hash, Finished, InferenceRecord, Started},
+    records::{response_hash, Finished, FinishedIn, InferenceRecord, Started},
     request::{Authorization, RequestHeader, SamplingParams, SignedAuthorization},
     sampler::sample,
     tape::tape_seed,
@@ -107,7 +107,8 @@ impl Answer {
 
     /// The executor records the answer.
     pub(crate) fn finish(&self) -> DispatchResult {
-        let items = vec![self.finished.clone()].try_into().expect("one fits");
+        let record = FinishedIn { epoch: self.epoch, finished: self.finished.clone() };
+        let items = vec![record].try_into().expect("one fits");
         self.executor().call(Inference::<Runtime>::finish { items })
     }
 

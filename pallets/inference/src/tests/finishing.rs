@@ -1,7 +1,7 @@
 use crate::{mock::*, Deposit, Event, PendingFees, Refusal};
 use frame_support::traits::fungible::Inspect;
 use starling_primitives::{
-    records::{Delivery, InferenceState},
+    records::{Delivery, FinishedIn, InferenceState},
     schedule::Schedule,
 };
 
@@ -192,5 +192,27 @@ fn a_mismatch_is_on_record() {
         Inference::deliver(worker(&host(1)), vec![other].try_into().unwrap()).unwrap();
         assert_eq!(ask.record().unwrap().delivery, Delivery::Mismatched);
         assert!(matches!(take_events().last(), Some(Event::Delivered { matched: false, .. })));
+    });
+}
+
+/// A gateway that records another epoch than it asked with would make honest tokens look like a lie.
+#[test]
+fn an_answer_of_another_epochs_tape_is_refused() {
+    ExtBuilder::default().build_and_execute(|| {
+        let ask = ask(0);
+        start(&ask);
+        let epoch = ask.id().unwrap().epoch;
+        let record = |epoch| FinishedIn { epoch, finished: ask.finished(10, 20) };
+        let finish = |epoch| {
+            let items = vec![record(epoch)].try_into().unwrap();
+            Inference::finish(worker(&ask.executor()), items).unwrap();
+        };
+        for other in [epoch.wrapping_sub(1), epoch + 1] {
+            finish(other);
+            assert_eq!(last_refusal(), Some(Refusal::OtherEpoch));
+            assert_eq!(ask.record().unwrap().state, InferenceState::Started);
+        }
+        finish(epoch);
+        assert_eq!(ask.record().unwrap().state, InferenceState::Finished);
     });
 }
