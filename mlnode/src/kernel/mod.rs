@@ -6,11 +6,11 @@
 //! in a decode step, and the same row in somebody else's verification are equal bit for bit. What makes it so:
 //!
 //! - An element of a product is a sum of block sums in ascending order; a block sum is a chain of fused multiply-adds
-//!   in ascending order ([`tile`]). Vector registers hold *different* elements, so their width does not matter.
-//! - Reductions over a row (norms, soft-max) use sixteen partial sums and one tree, in plain Rust ([`vector`]); the
+//!   in ascending order (`tile`). Vector registers hold *different* elements, so their width does not matter.
+//! - Reductions over a row (norms, soft-max) use sixteen partial sums and one tree, in plain Rust (`vector`); the
 //!   compiler may use wider or narrower registers for them, but may not reorder them.
 //! - Fused multiply-add is exact on every processor that has it, and `f32::mul_add` is the same in software.
-//! - Threads share out whole elements, never parts of a sum ([`pool`]).
+//! - Threads share out whole elements, never parts of a sum (`pool`).
 
 mod isa;
 mod matrix;

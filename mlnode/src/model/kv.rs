@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{ModelConfig, ModelError};
 
 /// Tokens of a block. The width of a panel: the keys of a block, and its values, are panels for
-/// [`crate::kernel::multiply`].
+/// `crate::kernel::multiply`.
 pub const BLOCK_TOKENS: usize = WIDTH;
 
 /// How a block is laid out: per layer and key head, first the keys as one panel (head width times [`BLOCK_TOKENS`]),

@@ -1,4 +1,4 @@
-//! The parts of a node, put together in order: database and client ([`partial`]), network, background work, RPC,
+//! The parts of a node, put together in order: database and client (`partial`), network, background work, RPC,
 //! consensus. The host agent, if asked for, comes last.
 
 mod consensus;

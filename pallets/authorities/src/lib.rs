@@ -13,7 +13,7 @@
 //! ## Low-level details
 //!
 //! * **Frozen when planned.** BABE's clients use the set that was announced one session ahead. If weights were read again
-//!   when the session starts, the set on chain would differ from the announced one. So [`Pallet::new_session`] stores the
+//!   when the session starts, the set on chain would differ from the announced one. So `new_session` stores the
 //!   plan of a session, and both handlers read it. BABE's current set is, by construction, the one announced before.
 //! * **Never zero.** BABE's client asserts that no authority weight is 0.
 //! * **Sorted and bounded.** Authorities are in the order of their accounts; above the bound, the heaviest stay.

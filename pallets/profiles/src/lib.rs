@@ -10,7 +10,7 @@
 //!
 //! * Ids are dense from 0 and never used again. A name belongs to one profile at a time; retiring gives it free.
 //! * A profile is retired at an epoch boundary: until the end of the epoch in which governance says so it takes work as
-//!   before ([`Profiles::profile`]). It is never forgotten ([`Profiles::registered`]), because what was recorded under it
+//!   before (`Profiles::profile`). It is never forgotten (`Profiles::registered`), because what was recorded under it
 //!   is still priced and judged.
 
 #![cfg_attr(not(feature = "std"), no_std)]
