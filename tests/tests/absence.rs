@@ -55,9 +55,10 @@ async fn story(network: &mut Network) -> Result<()> {
     let key = ApiKey::issue(network, &chain, ALICE, CLIENT, DEPOSIT).await?;
 
     let tick = watch::fresh_epoch(network, &chain, &everybody, 12).await?;
-    stock_clients_understand_429(&key).await?;
+    stock_clients_understand_429(network, &key).await?;
     everybody_earns(network, &key).await?;
     let epoch = tick.epoch.index;
+    ensure!(chain.best_tick()?.epoch.index == epoch, "the requests took longer than epoch {epoch}");
     everything_is_verified(&chain, epoch).await?;
     next_epoch_begins(&chain, epoch + 1).await?;
 
@@ -81,12 +82,20 @@ async fn story(network: &mut Network) -> Result<()> {
     Ok(())
 }
 
-async fn stock_clients_understand_429(key: &ApiKey) -> Result<()> {
+/// At a gateway that knows the others to be full, and through the proxy, which asks one gateway after the other.
+async fn stock_clients_understand_429(network: &Network, key: &ApiKey) -> Result<()> {
     let (base_url, api_key) = key.for_openai_clients();
     let python = clients::openai_python("openai_busy.py", &base_url, &api_key, PROFILE).await?;
     println!("python and full hosts: {python}");
     let npm = clients::openai_npm("openai_busy.mjs", &base_url, &api_key, PROFILE).await?;
     println!("npm and full hosts: {npm}");
+    let port = network.spec().ports.proxy();
+    let _proxy = clients::start_proxy(network, CLIENT, port)?;
+    let base_url = format!("http://127.0.0.1:{port}/v1");
+    let models = format!("{base_url}/models");
+    poll::until("the proxy", SETTLED, || async { Ok(network.get(&models).await.ok()) }).await?;
+    let python = clients::openai_python("openai_busy.py", &base_url, "any", PROFILE).await?;
+    println!("python and full hosts, through the proxy: {python}");
     Ok(())
 }
 
