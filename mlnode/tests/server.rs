@@ -111,7 +111,7 @@ async fn both_ports_want_the_token() {
 
 #[tokio::test]
 async fn overload_is_refused_at_once_and_a_hang_up_frees_the_slot() {
-    let node = Running::rambling(Limits { requests_max: 1, step_tokens: 64, ..Limits::default() }).await;
+    let node = Running::rambling_slowly(Limits { requests_max: 1, ..Limits::default() }).await;
     let prompt = node.tokens("The river");
     let long = request(prompt.clone(), SAMPLED, 1_000);
     let mut running = node.client.generate(&long).await.unwrap();

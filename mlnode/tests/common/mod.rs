@@ -6,8 +6,9 @@ use futures::StreamExt;
 use safetensors::{tensor::TensorView, Dtype, SafeTensors};
 use starling_mlnode::{
     config::{Config, Limits, Secret},
-    loader::{FolderLoader, Loader},
+    loader::{FolderLoader, LoadError, LoadSpec, Loaded, Loader},
     node::Node,
+    source::{Chunk, Output, SequenceId, Shape, SourceError, TokenSource},
 };
 use starling_mlnode_api::{ClientConfig, Done, GenerateEvent, GenerateRequest, MlNode, MlNodeClient};
 use starling_primitives::{
@@ -66,6 +67,39 @@ pub fn write_other_model(folder: &Path, strength: f32) {
     safetensors::serialize_to_file(views, None, &folder.join("model.safetensors")).unwrap();
 }
 
+/// Loads a model that takes its time for each step, as a larger one does: an answer of a thousand tokens of the demo model
+/// may be complete before a busy machine has sent the next request.
+pub struct SlowLoader(pub Duration);
+
+impl Loader for SlowLoader {
+    fn load(&self, spec: &LoadSpec) -> Result<Loaded, LoadError> {
+        let loaded = FolderLoader.load(spec)?;
+        let source = Box::new(SlowSource { source: loaded.source, step: self.0 });
+        Ok(Loaded { source, ..loaded })
+    }
+}
+
+struct SlowSource {
+    source: Box<dyn TokenSource>,
+    step: Duration,
+}
+
+impl TokenSource for SlowSource {
+    fn shape(&self) -> Shape {
+        self.source.shape()
+    }
+    fn open(&mut self, sequence: SequenceId, capacity: u32) -> Result<(), SourceError> {
+        self.source.open(sequence, capacity)
+    }
+    fn close(&mut self, sequence: SequenceId) {
+        self.source.close(sequence)
+    }
+    fn step(&mut self, chunks: &[Chunk<'_>]) -> Result<Vec<Output>, SourceError> {
+        std::thread::sleep(self.step);
+        self.source.step(chunks)
+    }
+}
+
 /// A configuration on free ports.
 pub fn config(folder: &Path, limits: Limits) -> Config {
     let text = serde_json::json!({
@@ -102,6 +136,13 @@ impl Running {
         let folder = tempfile::tempdir().unwrap();
         write_other_model(folder.path(), 2.0);
         Self::start(&config(folder.path(), limits), FolderLoader).await
+    }
+
+    /// The same, but a thousand tokens take at least five seconds.
+    pub async fn rambling_slowly(limits: Limits) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        write_other_model(folder.path(), 2.0);
+        Self::start(&config(folder.path(), limits), SlowLoader(Duration::from_millis(5))).await
     }
 
     pub fn inference(&self, path: &str) -> String {
