@@ -14,7 +14,7 @@ import openai
 from openai import OpenAI
 
 base_url, api_key, model = sys.argv[1:4]
-REQUESTS = 32
+REQUESTS = 20
 
 
 def outcomes(max_retries):
@@ -23,7 +23,7 @@ def outcomes(max_retries):
     def ask(number):
         question = [{"role": "user", "content": f"Tell me about number {number}."}]
         try:
-            answer = client.chat.completions.create(model=model, messages=question, max_tokens=400, temperature=1.9)
+            answer = client.chat.completions.create(model=model, messages=question, max_tokens=64, temperature=1.5)
         except openai.RateLimitError as error:
             assert error.status_code == 429, error.status_code
             assert int(error.response.headers["retry-after"]) >= 1, error.response.headers

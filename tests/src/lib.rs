@@ -8,4 +8,5 @@ pub mod paths;
 pub mod poll;
 pub mod ports;
 pub mod process;
+pub mod slow;
 pub mod watch;

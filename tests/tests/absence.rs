@@ -34,7 +34,10 @@ async fn full_hosts_say_so_and_absent_ones_lose_their_due_and_no_more() -> Resul
     spec.full_node = false;
     spec.hosts[BOB].embedded_agent = true;
     for host in &mut spec.hosts {
-        host.ml_nodes.iter_mut().for_each(|node| node.max_concurrent = 1);
+        for node in &mut host.ml_nodes {
+            node.program = "slow-mlnode".into();
+            node.max_concurrent = 1;
+        }
     }
     let mut network = Network::prepare(folder.path(), spec)?;
     let result = match network.start().await {
