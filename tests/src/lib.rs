@@ -3,6 +3,7 @@
 pub mod cheat;
 pub mod clients;
 pub mod key;
+pub mod ml_node;
 pub mod network;
 pub mod paths;
 pub mod poll;
