@@ -17,4 +17,5 @@ pub mod emission;
 pub mod evidence;
 pub mod judge;
 pub mod reputation;
+pub mod room;
 pub mod weights;

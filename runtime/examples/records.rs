@@ -353,7 +353,7 @@ fn signed(signer: &sr25519::Pair, nonce: u32, call: RuntimeCall) -> UncheckedExt
         frame_system::CheckTxVersion::new(),
         frame_system::CheckGenesis::new(),
         frame_system::CheckEra::from(Era::Immortal),
-        frame_system::CheckNonce::from(nonce),
+        pallet_duty_calls::CheckDutyNonce::from(nonce),
         frame_system::CheckWeight::new(),
         pallet_skip_feeless_payment::SkipCheckIfFeeless::from(
             pallet_transaction_payment::ChargeTransactionPayment::from(0),

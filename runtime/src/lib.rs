@@ -46,7 +46,7 @@ pub type Block = generic::Block<Header, UncheckedExtrinsic>;
 pub type UncheckedExtrinsic = generic::UncheckedExtrinsic<Address, RuntimeCall, Signature, TxExtension>;
 /// What the signer of a transaction signs.
 pub type SignedPayload = generic::SignedPayload<RuntimeCall, TxExtension>;
-/// What every transaction is checked for, and pays. Duty calls skip the payment.
+/// What every transaction is checked for, and pays. Duty calls skip the payment, within bounds.
 pub type TxExtension = (
     frame_system::AuthorizeCall<Runtime>,
     frame_system::CheckNonZeroSender<Runtime>,
@@ -54,7 +54,7 @@ pub type TxExtension = (
     frame_system::CheckTxVersion<Runtime>,
     frame_system::CheckGenesis<Runtime>,
     frame_system::CheckEra<Runtime>,
-    frame_system::CheckNonce<Runtime>,
+    pallet_duty_calls::CheckDutyNonce<Runtime>,
     frame_system::CheckWeight<Runtime>,
     pallet_skip_feeless_payment::SkipCheckIfFeeless<
         Runtime,
@@ -162,6 +162,12 @@ mod runtime {
     pub type Multisig = pallet_multisig;
     #[runtime::pallet_index(23)]
     pub type Proxy = pallet_proxy;
+    #[runtime::pallet_index(24)]
+    pub type Preimage = pallet_preimage;
+    #[runtime::pallet_index(25)]
+    pub type Scheduler = pallet_scheduler;
+    #[runtime::pallet_index(26)]
+    pub type Referenda = pallet_referenda;
 
     #[runtime::pallet_index(30)]
     pub type Profiles = pallet_profiles;
@@ -177,4 +183,8 @@ mod runtime {
     pub type Verification = pallet_verification;
     #[runtime::pallet_index(36)]
     pub type Rewards = pallet_rewards;
+    #[runtime::pallet_index(37)]
+    pub type DutyCalls = pallet_duty_calls;
+    #[runtime::pallet_index(38)]
+    pub type Governance = pallet_governance;
 }

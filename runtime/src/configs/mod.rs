@@ -2,6 +2,7 @@
 
 mod accounts;
 mod consensus;
+mod governance;
 mod money;
 mod starling;
 mod system;

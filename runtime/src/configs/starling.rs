@@ -4,12 +4,13 @@ use crate::*;
 use codec::Encode;
 use frame_support::{
     parameter_types,
-    traits::{ConstU32, Get},
+    traits::{ConstU32, Contains, Get},
     weights::Weight,
     PalletId,
 };
 use sp_consensus_babe::digests::CompatibleDigestItem;
 use sp_core::H256;
+use sp_runtime::Perbill;
 
 /// Held while an account is a host.
 pub const BOND: Balance = 1_000 * TOKEN;
@@ -21,6 +22,8 @@ const MAX_HOSTS: u32 = 1_024;
 const PRUNED_PER_BLOCK: u32 = 200;
 
 parameter_types! {
+    /// A sixteenth of a block is for those who pay, whatever hosts owe.
+    pub const ReservedForFees: Perbill = Perbill::from_parts(62_500_000);
     pub const Bond: Balance = BOND;
     /// Pays for an entry of the ledger.
     pub const MinDeposit: Balance = TOKEN / 10;
@@ -131,4 +134,48 @@ impl pallet_rewards::Config for Runtime {
     type Inferences = Inference;
     type PalletId = PotPallet;
     type MaxPrunedPerBlock = ConstU32<PRUNED_PER_BLOCK>;
+}
+
+/// The calls that hosts owe, and may make for free where they do.
+#[derive(Debug)]
+pub struct Owed;
+
+impl Contains<RuntimeCall> for Owed {
+    fn contains(call: &RuntimeCall) -> bool {
+        use {
+            pallet_beacon::Call as Beacon, pallet_hosts::Call as Hosts, pallet_inference::Call as Inference,
+            pallet_rewards::Call as Rewards, pallet_sprint::Call as Sprint,
+            pallet_verification::Call as Verification,
+        };
+        match call {
+            RuntimeCall::Hosts(call) => matches!(call, Hosts::announce { .. }),
+            RuntimeCall::Beacon(call) => matches!(call, Beacon::contribute { .. }),
+            RuntimeCall::Sprint(call) => {
+                matches!(call, Sprint::commit { .. } | Sprint::submit_verdicts { .. })
+            }
+            RuntimeCall::Inference(call) => matches!(
+                call,
+                Inference::start { .. }
+                    | Inference::finish { .. }
+                    | Inference::deliver { .. }
+                    | Inference::expire { .. }
+            ),
+            RuntimeCall::Verification(call) => {
+                matches!(call, Verification::submit_verdicts { .. } | Verification::prove_fraud { .. })
+            }
+            RuntimeCall::Rewards(call) => matches!(call, Rewards::claim { .. }),
+            _ => false,
+        }
+    }
+}
+
+impl pallet_duty_calls::Config for Runtime {
+    type DutyCalls = Owed;
+    type Clock = Epochs;
+    type Hosts = Hosts;
+    type Weights = Sprint;
+    // At 256 records a batch, 16,384 of them may wait.
+    type MaxWaiting = ConstU32<64>;
+    type Reserved = ReservedForFees;
+    type WeightInfo = pallet_duty_calls::weights::SubstrateWeight<Runtime>;
 }

@@ -2,7 +2,7 @@
 
 use crate::chain::{block, block_with, genesis_hash, run, Host};
 use codec::Encode;
-use frame_support::BoundedVec;
+use frame_support::{dispatch::DispatchClass, BoundedVec};
 use pallet_hosts::Endpoints;
 use sp_core::{sr25519, Pair};
 use sp_runtime::{
@@ -10,7 +10,10 @@ use sp_runtime::{
     transaction_validity::{InvalidTransaction, TransactionValidityError},
     ApplyExtrinsicResult,
 };
-use starling_primitives::AccountId;
+use starling_primitives::{
+    records::{Finished, FinishedIn},
+    AccountId, H256,
+};
 use starling_runtime::{
     genesis, Authorship, Balances, Executive, Runtime, RuntimeCall, SignedPayload, System, TxExtension,
     UncheckedExtrinsic, TOKEN, VERSION,
@@ -24,7 +27,7 @@ fn extension(nonce: u32) -> TxExtension {
         frame_system::CheckTxVersion::new(),
         frame_system::CheckGenesis::new(),
         frame_system::CheckEra::from(Era::Immortal),
-        frame_system::CheckNonce::from(nonce),
+        pallet_duty_calls::CheckDutyNonce::from(nonce),
         frame_system::CheckWeight::new(),
         pallet_skip_feeless_payment::SkipCheckIfFeeless::from(
             pallet_transaction_payment::ChargeTransactionPayment::from(0),
@@ -49,6 +52,19 @@ pub(crate) fn apply(signer: &sr25519::Pair, call: impl Into<RuntimeCall>) -> App
         signature.into(),
         extension,
     ))
+}
+
+/// Answers to requests that nobody made, as many as fit a call.
+fn junk() -> pallet_inference::Call<Runtime> {
+    let finished = Finished {
+        request_id: H256::zero(),
+        response_hash: H256::zero(),
+        transcript_root: H256::zero(),
+        prompt_tokens: 1,
+        completion_tokens: 1,
+    };
+    let items = vec![FinishedIn { epoch: 0, finished }; 256];
+    pallet_inference::Call::finish { items: BoundedVec::truncate_from(items) }
 }
 
 fn announce() -> pallet_hosts::Call<Runtime> {
@@ -90,6 +106,44 @@ fn nobody_else_gets_a_duty_call_for_free() {
             assert!(matches!(apply(&client, announce()), Ok(Err(_))));
             assert!(Balances::free_balance(&account) < before);
         });
+    });
+}
+
+#[test]
+fn a_host_that_floods_a_block_takes_room_from_nobody_else() {
+    run(genesis::TEST, || {
+        block();
+        let [alice, bob, ..] = Host::all();
+        let client = sr25519::Pair::from_string("//Ferdie", None).expect("a development path");
+        let exhausted = Err(TransactionValidityError::Invalid(InvalidTransaction::ExhaustsResources));
+        let flood = || {
+            let mut taken = 0;
+            while apply(&alice.worker, junk()) == Ok(Ok(())) {
+                taken += 1;
+                assert!(taken < 100, "a flood without end");
+            }
+            assert_eq!(apply(&alice.worker, junk()), exhausted);
+            taken
+        };
+        let nonce = || System::account_nonce(AccountId::from(alice.worker.public()));
+        for _ in 0..2 {
+            let before = nonce();
+            let (taken, filled) = block_with(|| {
+                let taken = flood();
+                let used = System::block_weight().get(DispatchClass::Normal).ref_time();
+                // Neither the duties of others nor who pays waits for the next block.
+                if before == 0 {
+                    assert_eq!(apply(&bob.worker, announce()), Ok(Ok(())));
+                }
+                let dest = AccountId::new([9; 32]).into();
+                let transfer = pallet_balances::Call::transfer_allow_death { dest, value: TOKEN };
+                assert_eq!(apply(&client, transfer), Ok(Ok(())));
+                (taken, used)
+            });
+            assert_eq!(nonce(), before + taken, "what found no room keeps its nonce");
+            let block = starling_runtime::configs::MAXIMUM_BLOCK_WEIGHT.ref_time();
+            assert!((block / 10..block / 5).contains(&filled), "{filled} of {block}");
+        }
     });
 }
 

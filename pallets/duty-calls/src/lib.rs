@@ -1,0 +1,156 @@
+//! # Duty calls pallet
+//!
+//! Room in a block for the calls that hosts owe.
+//!
+//! ## Overview
+//!
+//! What a host owes the network (records, verdicts, contributions, commitments, claims) is free of fees, and what is free
+//! can be sent without end. This pallet bounds it, and puts it in order, so that a host that floods the network with free
+//! calls takes room from nobody but itself:
+//!
+//! * *In the pool* a worker has at most [`Config::MaxWaiting`] duty calls waiting; one more is refused. The duty calls of
+//!   hosts with weight come before everything else, the first of each host before the second of any; those of hosts
+//!   without weight come last.
+//! * *In a block* a host may fill twice its share of the weight ([`starling_math::room`]) and at least a 64th, and all
+//!   duty calls together leave [`Config::Reserved`] for those who pay. A call that finds no room waits in the pool for
+//!   the next block.
+//!
+//! Whether a call is free at all is said by the pallet that it belongs to. Duty calls of accounts that are no host's
+//! worker are none of this pallet's business: they pay.
+//!
+//! ## Low-level details
+//!
+//! * [`CheckDutyNonce`] stands where [`CheckNonce`](frame_system::CheckNonce) would and looks like it from outside, so
+//!   wallets need not know it.
+//! * A call counts with the weight that it declares, also if it turns out cheaper. The room must be open when it comes, not
+//!   large enough for it: any call fits an empty block.
+//! * What was used of a block is forgotten when it ends and never reaches the database. Each call pays for its own
+//!   forgetting.
+
+#![cfg_attr(not(feature = "std"), no_std)]
+
+extern crate alloc;
+
+mod extension;
+#[cfg(test)]
+mod mock;
+#[cfg(test)]
+mod tests;
+pub mod weights;
+
+pub use extension::CheckDutyNonce;
+pub use pallet::*;
+pub use weights::WeightInfo;
+
+/// The pallet.
+#[frame_support::pallet]
+pub mod pallet {
+    use super::WeightInfo;
+    use frame_support::{dispatch::DispatchClass, pallet_prelude::*, traits::Contains};
+    use frame_system::pallet_prelude::*;
+    use sp_runtime::Perbill;
+    use starling_math::room;
+    use starling_primitives::{
+        traits::{Clock, Hosts, Weights},
+        AccountId, Work,
+    };
+
+    #[pallet::pallet]
+    pub struct Pallet<T>(_);
+
+    /// What the pallet needs of the runtime.
+    #[pallet::config]
+    pub trait Config: frame_system::Config<AccountId = AccountId> {
+        /// The calls that hosts owe.
+        type DutyCalls: Contains<Self::RuntimeCall>;
+        /// The epoch clock.
+        type Clock: Clock;
+        /// The registry of hosts.
+        type Hosts: Hosts;
+        /// Weights of the epochs.
+        type Weights: Weights;
+        /// Duty calls of one worker that the pool holds at most.
+        #[pallet::constant]
+        type MaxWaiting: Get<u32>;
+        /// Part of what normal transactions may use of a block that duty calls leave to others.
+        #[pallet::constant]
+        type Reserved: Get<Perbill>;
+        /// What the check takes.
+        type WeightInfo: WeightInfo;
+    }
+
+    /// What each host's duty calls have used of this block, as computation time in picoseconds. Empty between blocks.
+    ///
+    /// Hasher: hosts choose their accounts.
+    #[pallet::storage]
+    pub type Used<T: Config> = StorageMap<_, Blake2_128Concat, AccountId, u64, ValueQuery>;
+
+    /// What all duty calls have used of this block, in the same unit. Empty between blocks.
+    #[pallet::storage]
+    pub type UsedByAll<T: Config> = StorageValue<_, u64, ValueQuery>;
+
+    #[pallet::hooks]
+    impl<T: Config> Hooks<BlockNumberFor<T>> for Pallet<T> {
+        fn on_finalize(_now: BlockNumberFor<T>) {
+            // As many entries as hosts called in this block; all of them are in the overlay only.
+            let _ = Used::<T>::clear(u32::MAX, None);
+            UsedByAll::<T>::kill();
+        }
+
+        #[cfg(feature = "try-runtime")]
+        fn try_state(_now: BlockNumberFor<T>) -> Result<(), sp_runtime::TryRuntimeError> {
+            Self::do_try_state()
+        }
+    }
+
+    /// A host's weight among all.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub(crate) struct Standing {
+        weight: Work,
+        total: Work,
+    }
+
+    impl Standing {
+        /// Whether its duties come first: it has weight, or nobody has any.
+        pub(crate) fn comes_first(self) -> bool {
+            self.weight > 0 || self.total == 0
+        }
+    }
+
+    impl<T: Config> Pallet<T> {
+        /// Of the running epoch.
+        pub(crate) fn standing(host: &AccountId) -> Standing {
+            let hosts = T::Weights::hosts(T::Clock::epoch().index);
+            let weight = hosts.iter().find(|entry| entry.host == *host).map_or(0, |entry| entry.weight);
+            Standing { weight, total: starling_math::draw::total(&hosts) }
+        }
+
+        /// Takes the room of a call of this weight. False, and nothing taken, when the host's or everybody's is used up.
+        pub(crate) fn take_room(host: &AccountId, standing: Standing, call: Weight) -> bool {
+            let block = Self::block();
+            let own = room::allowance(block, standing.weight, standing.total);
+            let all = block.saturating_sub(T::Reserved::get().mul_ceil(block));
+            let (used, used_by_all) = (Used::<T>::get(host), UsedByAll::<T>::get());
+            if used >= own || used_by_all >= all {
+                return false;
+            }
+            Used::<T>::insert(host, used.saturating_add(call.ref_time()));
+            UsedByAll::<T>::put(used_by_all.saturating_add(call.ref_time()));
+            true
+        }
+
+        /// What normal transactions may use of a block.
+        fn block() -> u64 {
+            let weights = T::BlockWeights::get();
+            weights.get(DispatchClass::Normal).max_total.unwrap_or(weights.max_block).ref_time()
+        }
+
+        /// Invariant: between blocks nothing is in use.
+        #[cfg(any(test, feature = "try-runtime"))]
+        pub(crate) fn do_try_state() -> Result<(), sp_runtime::TryRuntimeError> {
+            frame_support::ensure!(Used::<T>::iter().next().is_none(), "a host's room outlives its block");
+            frame_support::ensure!(!UsedByAll::<T>::exists(), "the room of all outlives its block");
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,146 @@
+use crate::{mock::*, CheckDutyNonce, Used, UsedByAll};
+use codec::Encode;
+use frame_support::{
+    dispatch::{DispatchInfo, GetDispatchInfo},
+    weights::Weight,
+};
+use frame_system::{Call, CheckNonce};
+use proptest::prelude::*;
+use sp_runtime::{
+    traits::{DispatchTransaction, TransactionExtension},
+    transaction_validity::{InvalidTransaction, TransactionSource, TransactionValidityError},
+};
+
+/// What normal transactions of the mock may use: 80 % of a second.
+const BLOCK: u64 = 800_000_000_000;
+
+fn duty() -> RuntimeCall {
+    Call::remark { remark: vec![] }.into()
+}
+
+fn other() -> RuntimeCall {
+    Call::remark_with_event { remark: vec![] }.into()
+}
+
+fn exhausted<T>() -> Result<T, TransactionValidityError> {
+    Err(InvalidTransaction::ExhaustsResources.into())
+}
+
+/// The priority that the pool gives the call.
+fn pooled(signer: u8, nonce: u32, call: &RuntimeCall) -> Result<u64, TransactionValidityError> {
+    let (origin, info) = (RuntimeOrigin::signed(account(signer)), call.get_dispatch_info());
+    let extension = CheckDutyNonce::<Test>::from(nonce);
+    extension.validate_only(origin, call, &info, 0, TransactionSource::External, 0).map(|(v, ..)| v.priority)
+}
+
+/// Puts a call of this weight into the block, with the nonce that is due.
+fn included(signer: u8, call: &RuntimeCall, ref_time: u64) -> Result<(), TransactionValidityError> {
+    let nonce = System::account_nonce(account(signer));
+    let origin = RuntimeOrigin::signed(account(signer));
+    let info = DispatchInfo { call_weight: Weight::from_parts(ref_time, 0), ..Default::default() };
+    CheckDutyNonce::<Test>::from(nonce).validate_and_prepare(origin, call, &info, 0, 0).map(|_| ())
+}
+
+#[test]
+fn the_pool_holds_a_few_duty_calls_of_a_host_and_any_number_of_others() {
+    build_and_execute(&[(1, 10), (2, 10)], || {
+        assert!(pooled(1, 3, &duty()).is_ok());
+        assert_eq!(pooled(1, 4, &duty()), exhausted());
+        assert_eq!(pooled(1, u32::MAX, &duty()), exhausted());
+        // Another host has its own room, and what is not owed is not counted.
+        assert!(pooled(2, 0, &duty()).is_ok());
+        assert!(pooled(1, 4, &other()).is_ok());
+        // Who is no host's worker has to pay, and may send what it likes.
+        assert!(pooled(9, 400, &duty()).is_ok());
+        // What is in the block makes room in the pool.
+        included(1, &duty(), 1).unwrap();
+        assert!(pooled(1, 4, &duty()).is_ok());
+    });
+}
+
+#[test]
+fn the_first_of_each_host_comes_before_the_second_of_any() {
+    build_and_execute(&[(1, 1_000), (2, 1), (3, 0)], || {
+        let priority = |signer, nonce, call| pooled(signer, nonce, &call).unwrap();
+        assert_eq!(priority(1, 0, duty()), priority(2, 0, duty()));
+        assert!(priority(2, 0, duty()) > priority(1, 1, duty()));
+        // Before what pays, whose priority is its tip's; a host without weight has to wait for everybody.
+        assert!(priority(1, 3, duty()) > u64::MAX >> 5);
+        assert_eq!(priority(3, 0, duty()), 0);
+        assert_eq!(priority(1, 0, other()), 0);
+    });
+    // Before anybody has weight, all are equal.
+    build_and_execute(&[(1, 0), (2, 0)], || {
+        assert!(pooled(1, 0, &duty()).unwrap() > u64::MAX >> 5);
+    });
+}
+
+#[test]
+fn a_flood_takes_room_from_nobody_else() {
+    build_and_execute(&[(1, 10), (2, 10), (3, 80), (4, 0)], || {
+        // A tenth of the weight: a fifth of the block, and the call that crosses the line.
+        included(1, &duty(), BLOCK / 5 - 1).unwrap();
+        included(1, &duty(), BLOCK / 10).unwrap();
+        assert_eq!(included(1, &duty(), 1), exhausted());
+        assert_eq!(Used::<Test>::get(host(1)), BLOCK / 5 - 1 + BLOCK / 10);
+        // Neither other hosts nor its own other calls are touched.
+        included(1, &other(), BLOCK).unwrap();
+        included(2, &duty(), 1).unwrap();
+        // Without weight: one call, or a 64th.
+        included(4, &duty(), BLOCK / 64).unwrap();
+        assert_eq!(included(4, &duty(), 1), exhausted());
+        // A refused call has used up no nonce; it fits the next block.
+        let nonce = System::account_nonce(account(1));
+        next_block();
+        included(1, &duty(), 1).unwrap();
+        assert_eq!(System::account_nonce(account(1)), nonce + 1);
+    });
+}
+
+#[test]
+fn all_together_leave_room_for_who_pays() {
+    build_and_execute(&[(1, 50), (2, 50)], || {
+        included(1, &duty(), BLOCK - BLOCK / 10).unwrap();
+        assert_eq!(included(2, &duty(), 1), exhausted());
+        included(9, &duty(), 1).unwrap();
+        included(2, &other(), 1).unwrap();
+    });
+}
+
+#[test]
+fn from_outside_it_is_the_nonce_check() {
+    use scale_info::TypeInfo;
+    assert_eq!(CheckDutyNonce::<Test>::from(7).encode(), CheckNonce::<Test>::from(7).encode());
+    assert_eq!(CheckDutyNonce::<Test>::type_info(), CheckNonce::<Test>::type_info());
+    type Check = CheckDutyNonce<Test>;
+    assert_eq!(<Check as TransactionExtension<RuntimeCall>>::IDENTIFIER, "CheckNonce");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Whatever is sent: nobody passes its allowance by more than one call, and all together not theirs.
+    #[test]
+    fn bounds_hold(
+        weights in prop::collection::vec(0u64..100, 1..6),
+        calls in prop::collection::vec((0u8..6, 1..BLOCK / 4, any::<bool>()), 0..60),
+    ) {
+        let hosts: Vec<(u8, u64)> = (0..).zip(weights).collect();
+        let total: u64 = hosts.iter().map(|(_, weight)| weight).sum();
+        build_and_execute(&hosts, || {
+            for (signer, ref_time, ends) in calls {
+                let _ = included(signer, &duty(), ref_time);
+                for (worker, weight) in &hosts {
+                    let allowance = starling_math::room::allowance(BLOCK, *weight, total);
+                    assert!(Used::<Test>::get(host(*worker)) < allowance + BLOCK / 4);
+                }
+                let sum: u64 = Used::<Test>::iter_values().sum();
+                assert_eq!(UsedByAll::<Test>::get(), sum);
+                assert!(sum < BLOCK - BLOCK / 10 + BLOCK / 4);
+                if ends {
+                    next_block();
+                }
+            }
+        });
+    }
+}
