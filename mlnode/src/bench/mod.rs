@@ -1,6 +1,6 @@
 //! `starling-mlnode bench`: what this machine makes of a model, as JSON lines, beside other engines in the same run.
 
-mod machine;
+pub(crate) mod machine;
 mod peer;
 
 pub use peer::{BadPeer, PeerCommand};

@@ -1,14 +1,14 @@
 //! Weights of 8 bits (E4M3, without infinities) with a scale for each block, as FP8 checkpoints store them.
 //!
 //! A weight is the value of its byte times its block's scale, rounded once to f32: what dequantising the checkpoint to f32
-//! gives. They stay 8 bits in memory and are widened block by block while a product uses them, so products have the bits of
-//! the dequantised weights.
+//! gives. They stay 8 bits in memory and are widened while a product uses them, in registers for few rows and block by block
+//! for many, so products have the bits of the dequantised weights.
 
 use super::{
     isa::Isa,
     matrix::{Block, Blocks},
     slab::Slab,
-    tile::WIDTH,
+    tile::{Tile, WIDTH},
     vector::Vector,
 };
 use std::io;
@@ -23,6 +23,9 @@ pub(super) fn value(byte: u8) -> f32 {
     // Small bytes become subnormal f32 on the way; the product is exact all the same.
     f32::from_bits((bits & 0x80) << 24 | (bits & 0x7f) << 20) * REBIAS
 }
+
+/// Largest scale: its products with weights, and with the power of two that the kernels take out, are finite.
+pub(crate) const SCALE_MAX: f32 = 1e30;
 
 /// Packed weights, laid out as those of other storages.
 #[derive(Debug)]
@@ -44,6 +47,18 @@ impl Fp8Panels {
         &self.scales[panel * self.inputs.div_ceil(self.run) + run]
     }
 
+    /// Weights of a block that share scales, with them.
+    fn runs(&self, block: Block) -> impl Iterator<Item = (&[u8], &[f32; WIDTH])> {
+        let (mut left, mut input) = (&self.weights[block.weights()], block.start);
+        std::iter::from_fn(move || {
+            let count = (self.run - input % self.run).min(left.len() / WIDTH);
+            let (weights, rest) = left.split_at(count * WIDTH);
+            let scales = (count > 0).then(|| self.scales(block.panel, input / self.run))?;
+            (left, input) = (rest, input + count);
+            Some((weights, scales))
+        })
+    }
+
     /// The weights of one output.
     pub(super) fn output_weights(&self, output: usize, into: &mut [f32]) {
         let (panel, lane) = (output / WIDTH, output % WIDTH);
@@ -62,15 +77,155 @@ impl Blocks for Fp8Panels {
     }
 
     fn widen(&self, isa: Isa, block: Block, into: &mut [f32]) {
-        let (vector, weights) = (Vector::of_pool(isa), &self.weights[block.weights()]);
-        let mut done = 0;
-        while done < block.depth {
-            let input = block.start + done;
-            let count = (self.run - input % self.run).min(block.depth - done);
-            let part = done * WIDTH..(done + count) * WIDTH;
-            let scales = self.scales(block.panel, input / self.run);
-            vector.widen_fp8(&weights[part.clone()], scales, &mut into[part]);
-            done += count;
+        let vector = Vector::of_pool(isa);
+        let mut rest = into;
+        for (weights, scales) in self.runs(block) {
+            let (part, next) = rest.split_at_mut(weights.len());
+            vector.widen_fp8(weights, scales, part);
+            rest = next;
+        }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    unsafe fn multiply(&self, isa: Isa, rows: usize, block: Block, tile: &Tile<f32>) -> bool {
+        match isa {
+            // SAFETY: promised by the caller.
+            Isa::Avx512 => unsafe { x86::avx512(rows, tile, self.runs(block)) },
+            // SAFETY: promised by the caller.
+            Isa::Avx2 => unsafe { x86::avx2(rows, tile, self.runs(block)) },
+            Isa::Portable => return false,
+        }
+        true
+    }
+}
+
+/// Products of few rows, the weights widened in registers.
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use super::{
+        super::tile::AHEAD,
+        {Tile, WIDTH},
+    };
+    use std::arch::x86_64::*;
+
+    /// A byte as f16 has this share of its value, for subnormals too, because both formats number their exponents from
+    /// another bias.
+    const SHARE: f32 = 1.0 / 256.0;
+    /// What is left of a byte that was shifted to its place in an f16 with two copies of the sign before it.
+    const F16_BITS: i16 = 0xbf80_u16.cast_signed();
+
+    macro_rules! by_rows {
+        ($kernel:ident, $rows:expr, $tile:expr, $runs:expr, $($n:literal)*) => {
+            match $rows {
+                $($n => $kernel::<$n>($tile, $runs),)*
+                other => unreachable!("a tile of {other} rows"),
+            }
+        };
+    }
+
+    type Run<'a> = (&'a [u8], &'a [f32; WIDTH]);
+
+    /// # Safety
+    /// As `multiply` of tiles; the processor has AVX-512, and the runs have as many weights as the tile is deep.
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+    pub(super) unsafe fn avx512<'a>(rows: usize, tile: &Tile<f32>, runs: impl Iterator<Item = Run<'a>>) {
+        // SAFETY: promised by the caller.
+        unsafe { by_rows!(avx512_rows, rows, tile, runs, 1 2 3 4 5 6 7 8 9 10 11 12) }
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+    unsafe fn avx512_rows<'a, const ROWS: usize>(tile: &Tile<f32>, runs: impl Iterator<Item = Run<'a>>) {
+        let mut sums = [[_mm512_setzero_ps(); 2]; ROWS];
+        let (mut x, bits) = (tile.x, _mm256_set1_epi16(F16_BITS));
+        for (weights, scales) in runs {
+            // SAFETY: there are `WIDTH` scales.
+            let scales = unsafe {
+                let whole = _mm512_set1_ps(1.0 / SHARE);
+                [0, 16].map(|lane| _mm512_mul_ps(_mm512_loadu_ps(scales.as_ptr().add(lane)), whole))
+            };
+            for weights in weights.as_chunks::<WIDTH>().0 {
+                let w = weights.as_ptr();
+                _mm_prefetch::<_MM_HINT_T0>(w.cast::<i8>().wrapping_add(AHEAD));
+                // SAFETY: there are `WIDTH` weights, `depth` inputs, and every row index is below `ROWS`.
+                unsafe {
+                    let wide = [0, 1].map(|half| {
+                        let bytes = _mm_loadu_si128(w.add(16 * half).cast());
+                        let halves = _mm256_slli_epi16::<7>(_mm256_cvtepi8_epi16(bytes));
+                        _mm512_mul_ps(_mm512_cvtph_ps(_mm256_and_si256(halves, bits)), scales[half])
+                    });
+                    for row in 0..ROWS {
+                        let x = _mm512_set1_ps(*x.add(row * tile.x_stride));
+                        sums[row][0] = _mm512_fmadd_ps(x, wide[0], sums[row][0]);
+                        sums[row][1] = _mm512_fmadd_ps(x, wide[1], sums[row][1]);
+                    }
+                    x = x.add(1);
+                }
+            }
+        }
+        for row in 0..ROWS {
+            for half in 0..2 {
+                // SAFETY: a row of outputs has `WIDTH` places.
+                unsafe {
+                    let out = tile.out.add(row * tile.out_stride + 16 * half);
+                    let mut sum = sums[row][half];
+                    if tile.add {
+                        sum = _mm512_add_ps(_mm512_loadu_ps(out), sum);
+                    }
+                    _mm512_storeu_ps(out, sum);
+                }
+            }
+        }
+    }
+
+    /// # Safety
+    /// As `multiply` of tiles; the processor has AVX2, FMA and F16C, and the runs have as many weights as the tile is deep.
+    #[target_feature(enable = "avx2,fma,f16c")]
+    pub(super) unsafe fn avx2<'a>(rows: usize, tile: &Tile<f32>, runs: impl Iterator<Item = Run<'a>>) {
+        // SAFETY: promised by the caller.
+        unsafe { by_rows!(avx2_rows, rows, tile, runs, 1 2 3) }
+    }
+
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn avx2_rows<'a, const ROWS: usize>(tile: &Tile<f32>, runs: impl Iterator<Item = Run<'a>>) {
+        let mut sums = [[_mm256_setzero_ps(); 4]; ROWS];
+        let (mut x, bits) = (tile.x, _mm_set1_epi16(F16_BITS));
+        for (weights, scales) in runs {
+            // A power of two changes no rounding: the products are those of the definition.
+            let scales = scales.map(|scale| scale / SHARE);
+            for weights in weights.as_chunks::<WIDTH>().0 {
+                let w = weights.as_ptr();
+                _mm_prefetch::<_MM_HINT_T0>(w.cast::<i8>().wrapping_add(AHEAD));
+                // SAFETY: there are `WIDTH` weights and scales, `depth` inputs, and every row index is below `ROWS`.
+                unsafe {
+                    let mut xs = [_mm256_setzero_ps(); ROWS];
+                    for row in 0..ROWS {
+                        xs[row] = _mm256_set1_ps(*x.add(row * tile.x_stride));
+                    }
+                    for part in 0..4 {
+                        let bytes = _mm_loadl_epi64(w.add(8 * part).cast());
+                        let halves = _mm_slli_epi16::<7>(_mm_cvtepi8_epi16(bytes));
+                        let scale = _mm256_loadu_ps(scales.as_ptr().add(8 * part));
+                        let wide = _mm256_mul_ps(_mm256_cvtph_ps(_mm_and_si128(halves, bits)), scale);
+                        for row in 0..ROWS {
+                            sums[row][part] = _mm256_fmadd_ps(xs[row], wide, sums[row][part]);
+                        }
+                    }
+                    x = x.add(1);
+                }
+            }
+        }
+        for row in 0..ROWS {
+            for part in 0..4 {
+                // SAFETY: a row of outputs has `WIDTH` places.
+                unsafe {
+                    let out = tile.out.add(row * tile.out_stride + 8 * part);
+                    let mut sum = sums[row][part];
+                    if tile.add {
+                        sum = _mm256_add_ps(_mm256_loadu_ps(out), sum);
+                    }
+                    _mm256_storeu_ps(out, sum);
+                }
+            }
         }
     }
 }

@@ -225,6 +225,15 @@ pub(super) trait Blocks {
 
     /// A block as f32: `depth` times [`WIDTH`].
     fn widen(&self, isa: Isa, block: Block, into: &mut [f32]);
+
+    /// Multiplies a tile of so many rows with a block that is widened in registers. False, and nothing done, where there
+    /// is no kernel for that. The weights of `tile` are not looked at.
+    ///
+    /// # Safety
+    /// As [`multiply`].
+    unsafe fn multiply(&self, _isa: Isa, _rows: usize, _block: Block, _tile: &Tile<Self::Stored>) -> bool {
+        false
+    }
 }
 
 impl<W: Weight> Blocks for [W] {
@@ -267,7 +276,9 @@ impl Place<'_> {
                     unsafe {
                         if let Some(stored) = weights.stored(block, count) {
                             self.block(first..first + count, block, stored);
-                        } else {
+                        } else if count > rows_max(self.isa)
+                            || !weights.multiply(self.isa, count, block, &self.tile(first, block, &[]))
+                        {
                             let widened = &mut widened[..block.depth * WIDTH];
                             weights.widen(self.isa, block, widened);
                             self.block(first..first + count, block, widened);
@@ -286,19 +297,29 @@ impl Place<'_> {
         while row < rows.end {
             let count = share(rows.end - row, rows_max(self.isa));
             // SAFETY: promised by the caller.
-            unsafe {
-                let tile = Tile {
-                    x: self.x.as_ptr().add(row * self.x.stride() + block.start),
-                    x_stride: self.x.stride(),
-                    w: weights.as_ptr(),
-                    depth: block.depth,
-                    out: self.out.add(row * self.out_stride + block.panel * WIDTH),
-                    out_stride: self.out_stride,
-                    add: block.start > 0,
-                };
-                multiply(self.isa, count, &tile);
-            }
+            unsafe { multiply(self.isa, count, &self.tile(row, block, weights)) };
             row += count;
+        }
+    }
+
+    /// # Safety
+    /// As [`Self::product`], and there is such a row.
+    unsafe fn tile<V>(&self, row: usize, block: Block, weights: &[V]) -> Tile<V> {
+        // SAFETY: promised by the caller.
+        let (x, out) = unsafe {
+            (
+                self.x.as_ptr().add(row * self.x.stride() + block.start),
+                self.out.add(row * self.out_stride + block.panel * WIDTH),
+            )
+        };
+        Tile {
+            x,
+            x_stride: self.x.stride(),
+            w: weights.as_ptr(),
+            depth: block.depth,
+            out,
+            out_stride: self.out_stride,
+            add: block.start > 0,
         }
     }
 }

@@ -22,6 +22,7 @@ mod tile;
 mod vector;
 
 pub use fp8::Fp8Packing;
+pub(crate) use fp8::SCALE_MAX;
 pub use isa::Isa;
 pub(crate) use matrix::share;
 pub use matrix::{Group, Matrix, Packing};

@@ -134,6 +134,18 @@ impl Decoder {
         Ok(Self { config, layout, embedding, layers, norm, head, frequencies, parameters, pool, scratch })
     }
 
+    /// Bytes of keys and values for each token of a sequence, where blocks are full.
+    pub fn kv_bytes_per_token(&self) -> u64 {
+        self.layout.token_bytes()
+    }
+
+    /// Bytes of all matrices, those of experts that a step does not use included.
+    pub fn memory_bytes(&self) -> u64 {
+        let layer = |l: &Layer| l.qkv.bytes() + l.output.bytes() + l.feed_forward.bytes();
+        let ends = [Some(&self.embedding), self.head.as_ref()].into_iter().flatten().map(Matrix::bytes);
+        (ends.sum::<usize>() + self.layers.iter().map(layer).sum::<usize>()) as u64
+    }
+
     fn vector(&self) -> Vector {
         Vector::new(self.pool.isa())
     }

@@ -127,6 +127,11 @@ impl Mixture {
         routes.groups.iter().filter_map(group).collect()
     }
 
+    /// Bytes of all its weights.
+    pub(super) fn bytes(&self) -> usize {
+        self.router.bytes() + self.experts.iter().map(Gated::bytes).sum::<usize>()
+    }
+
     /// Bytes of weights that a step of one token reads.
     pub(super) fn step_bytes(&self) -> usize {
         let experts: usize = self.experts.iter().take(self.per_token).map(Gated::bytes).sum();

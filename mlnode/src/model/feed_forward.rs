@@ -86,6 +86,14 @@ impl FeedForward {
         }
     }
 
+    /// Bytes of all its weights.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Self::Dense(gated) => gated.bytes(),
+            Self::Mixture(mixture) => mixture.bytes(),
+        }
+    }
+
     /// Bytes of weights that a step of one token reads.
     pub(super) fn step_bytes(&self) -> usize {
         match self {

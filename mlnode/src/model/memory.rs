@@ -19,14 +19,10 @@ pub fn available() -> Option<Memory> {
     Some(narrowed(system, &groups, Path::new("/sys/fs/cgroup")))
 }
 
-/// Bytes that can be taken, or so many that any amount passes where the system does not say.
-pub fn room() -> u64 {
-    available().map_or(u64::MAX, |memory| memory.free)
-}
-
 /// An error when so many bytes are not free.
 pub(super) fn check(needed: u64) -> Result<(), ModelError> {
-    let free = room();
+    // Where the system does not say, only trying tells.
+    let free = available().map_or(u64::MAX, |memory| memory.free);
     if needed > free {
         return Err(ModelError::NoRoom { needed, free });
     }

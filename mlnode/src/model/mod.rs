@@ -18,11 +18,11 @@ pub use decoder::Decoder;
 pub(crate) use files::map;
 pub use kv::{KvBlock, SequenceKv, BLOCK_TOKENS};
 pub use libtorch::{Libtorch, LibtorchKv};
-pub use memory::{available, room};
+pub use memory::{available, Memory};
 pub(crate) use progress::Progress;
 pub use quantised::WeightBlocks;
 pub use rope::RopeScaling;
-pub use weights::weight_files;
+pub use weights::{check_room, weight_files};
 
 use crate::kernel::{Pool, RowBuffer};
 use std::{ops::Range, path::PathBuf, sync::Arc};

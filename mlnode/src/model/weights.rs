@@ -7,7 +7,7 @@ use super::{
     quantised::WeightBlocks,
     ModelError,
 };
-use crate::kernel::{Fp8Packing, Matrix, Packing};
+use crate::kernel::{Fp8Packing, Matrix, Packing, SCALE_MAX};
 use half::{bf16, f16};
 use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors};
@@ -42,6 +42,11 @@ pub fn weight_files(folder: &Path) -> Result<Vec<String>, ModelError> {
         }
     }
     Ok(names.into_iter().collect())
+}
+
+/// Refuses a folder whose weights are damaged or do not fit the memory that is free. Reads no weight.
+pub fn check_room(folder: &Path) -> Result<(), ModelError> {
+    Weights::open(folder)?.check_memory()
 }
 
 /// The tensors of a model folder, taken one by one.
@@ -251,8 +256,8 @@ impl Weights {
             let runs = inputs.div_ceil(blocks.inputs);
             let scale_name = format!("{name}_scale_inv");
             let scales = self.take(&scale_name, &[rows.div_ceil(blocks.outputs), runs])?.widened();
-            if scales.iter().any(|scale| !scale.is_finite()) {
-                return Err(ModelError::Unsupported(format!("{scale_name} has a number that is none")));
+            if !scales.iter().all(|scale| scale.abs() <= SCALE_MAX) {
+                return Err(ModelError::Unsupported(format!("{scale_name} has a scale that is absurd")));
             }
             // Scales are not weights.
             self.parameters -= scales.len() as u64;
