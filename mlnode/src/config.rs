@@ -292,7 +292,7 @@ impl Config {
         if self.threads > 0 {
             return self.threads;
         }
-        std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(1))
+        thread_per_core()
     }
 
     /// What the engine takes on.
@@ -321,6 +321,11 @@ impl Config {
     }
 }
 
+/// As many threads as there are cores.
+pub fn thread_per_core() -> u32 {
+    std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(1))
+}
+
 /// A context limit where 0 means none.
 fn context(tokens: u32) -> u32 {
     if tokens == 0 {
@@ -335,6 +340,25 @@ pub fn folder_below(models_dir: &Path, name: &str) -> Option<PathBuf> {
     let name = Path::new(name);
     let inside = name.components().all(|part| matches!(part, Component::Normal(_)));
     (inside && name.components().next().is_some()).then(|| models_dir.join(name))
+}
+
+/// Entries of a model folder that are looked at.
+const ENTRIES_MAX: usize = 10_000;
+
+/// Whether a folder and what lies in it stay below `models_dir` when symbolic links are followed: whoever may fill the
+/// folder must not choose what else the node reads. Links that lead nowhere harm nobody.
+pub fn stays_below(models_dir: &Path, folder: &Path) -> std::io::Result<bool> {
+    let root = models_dir.canonicalize()?;
+    if !folder.canonicalize()?.starts_with(&root) {
+        return Ok(false);
+    }
+    for (count, entry) in std::fs::read_dir(folder)?.enumerate() {
+        let leaves = entry?.path().canonicalize().is_ok_and(|path| !path.starts_with(&root));
+        if leaves || count >= ENTRIES_MAX {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 #[cfg(test)]
@@ -413,6 +437,27 @@ mod tests {
         for text in bad {
             assert!(check(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn links_cannot_lead_out_of_the_models_folder() {
+        use std::os::unix::fs::symlink;
+        let root = tempfile::tempdir().unwrap();
+        let models = root.path().join("models");
+        std::fs::create_dir_all(models.join("good")).unwrap();
+        std::fs::create_dir_all(models.join("blobs")).unwrap();
+        std::fs::write(root.path().join("secret"), "x").unwrap();
+        std::fs::write(models.join("blobs/weights"), "x").unwrap();
+        // As the Hugging Face cache has it.
+        symlink("../blobs/weights", models.join("good/model.safetensors")).unwrap();
+        symlink("nowhere", models.join("good/dangling")).unwrap();
+        let below = |name: &str| stays_below(&models, &models.join(name)).ok();
+        assert_eq!(below("good"), Some(true));
+        symlink("../../secret", models.join("good/config.json")).unwrap();
+        assert_eq!(below("good"), Some(false));
+        symlink("..", models.join("up")).unwrap();
+        assert_eq!(below("up"), Some(false));
+        assert_eq!(below("missing"), None);
     }
 
     #[test]

@@ -10,7 +10,7 @@
 //! with `config.json` and the safetensors files (`model.safetensors`, or the index and the files it names), sorted by
 //! name, every line ended by a newline. The *tokenizer digest* is `TokenizerBundle::digest`.
 
-use crate::model::{map, weight_files, ModelConfig, ModelError};
+use crate::model::{map, weight_files, ModelConfig, ModelError, Progress};
 use sp_crypto_hashing::blake2_256;
 use starling_mlnode_api::ModelDigest;
 use starling_primitives::H256;
@@ -53,11 +53,17 @@ fn manifest(folder: &Path) -> Result<String, ModelError> {
         names.push(index.into());
     }
     names.sort_unstable();
+    let contents: Vec<_> = names
+        .into_iter()
+        .map(|name| Ok((map(&folder.join(&name))?, name)))
+        .collect::<Result<_, ModelError>>()?;
+    let mut progress = Progress::new("hashing weights");
+    progress.expect(contents.iter().map(|(content, _)| content.len() as u64).sum());
     let mut manifest = String::from("starling-model-v1\n");
-    for name in names {
-        let content = map(&folder.join(&name))?;
+    for (content, name) in contents {
         // Writing to a string cannot fail.
         let _ = writeln!(manifest, "{} {} {name}", hex::encode(blake2_256(&content)), content.len());
+        progress.advance(content.len() as u64);
     }
     Ok(manifest)
 }

@@ -53,6 +53,11 @@ impl KvRoom {
     pub fn used(&self) -> u32 {
         self.capacity.saturating_sub(u32::try_from(self.free.available_permits()).unwrap_or(u32::MAX))
     }
+
+    /// The share that is in use, 0 to 1.
+    pub fn usage(&self) -> f64 {
+        f64::from(self.used()) / f64::from(self.capacity.max(1))
+    }
 }
 
 /// The tokens of the blocks that hold so many.

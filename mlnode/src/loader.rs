@@ -2,7 +2,7 @@
 
 use crate::{
     digest::{folder_digest, DigestError},
-    model::{Decoder, Libtorch, Model, ModelError},
+    model::{check_room, Decoder, Libtorch, Model, ModelError},
     source::{ModelSource, TokenSource},
 };
 use starling_mlnode_api::ModelDigest;
@@ -91,6 +91,8 @@ pub struct FolderLoader;
 
 impl Loader for FolderLoader {
     fn load(&self, spec: &LoadSpec) -> Result<Loaded, LoadError> {
+        // Before hours are spent on a digest.
+        check_room(&spec.folder)?;
         load_as(spec, Decoder::load)
     }
 }

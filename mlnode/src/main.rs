@@ -4,8 +4,9 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 use starling_mlnode::{
     bench::{bench, BenchPlan, PeerCommand},
-    config::{Config, Log},
+    config::{self, Config, Log},
     digest::folder_digest,
+    doctor::{examine, Examination},
     loader::{FolderLoader, LibtorchLoader, LoadSpec},
     node::Node,
 };
@@ -40,6 +41,17 @@ enum Command {
     Digest {
         /// A Hugging Face model folder.
         folder: PathBuf,
+    },
+    /// Say what this machine can do, and what it will be able to serve; exit code 1 when it cannot serve the model.
+    Doctor {
+        /// A Hugging Face model folder; without it only the machine is examined.
+        folder: Option<PathBuf>,
+        /// Threads of the arithmetic; one per core when absent.
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+        threads: Option<u32>,
+        /// One JSON object per line instead of a table.
+        #[arg(long)]
+        json: bool,
     },
     /// Measure prefill, decode, replay and verification; one JSON object per line.
     Bench {
@@ -109,6 +121,20 @@ fn run_command(command: Command) -> anyhow::Result<()> {
             let digest =
                 folder_digest(&folder).with_context(|| format!("no digest of {}", folder.display()))?;
             println!("{}", serde_json::to_string_pretty(&digest)?);
+        }
+        Command::Doctor { folder, threads, json } => {
+            let threads = threads.unwrap_or_else(config::thread_per_core);
+            let Examination { findings, refusal } = examine(folder.as_deref(), threads)?;
+            for finding in findings {
+                if json {
+                    println!("{}", serde_json::to_string(&finding)?);
+                } else {
+                    println!("{finding}");
+                }
+            }
+            if let Some(reason) = refusal {
+                return Err(reason).context("this machine cannot serve the model");
+            }
         }
         Command::Bench { folder, prompt, tokens, batch, threads, rounds, peers, libtorch } => {
             let (name, max_context) = ("bench".into(), prompt.saturating_add(tokens));

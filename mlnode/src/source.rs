@@ -133,7 +133,11 @@ pub trait TokenSource {
     fn shape(&self) -> Shape;
     /// Tells it what it may use; called before the first sequence is opened. Whatever does without is left as it is.
     fn use_resources(&mut self, _resources: &Resources) {}
-    /// Bytes of weights that a step of few tokens reads; 0 where that is not known.
+    /// Number of weights that each token meets.
+    fn parameters_per_token(&self) -> u64 {
+        self.shape().parameters
+    }
+    /// Bytes of weights that a step of one token reads; 0 where that is not known.
     fn weight_bytes(&self) -> u64 {
         0
     }
@@ -294,6 +298,10 @@ impl<M: Model> TokenSource for ModelSource<M> {
         self.pool = Arc::new(Pool::new(resources.threads.max(1) as usize));
         self.model.set_pool(Arc::clone(&self.pool));
         self.prefixes = PrefixCache::new(resources.prefix_tokens as usize / BLOCK_TOKENS);
+    }
+
+    fn parameters_per_token(&self) -> u64 {
+        self.model.parameters_per_token()
     }
 
     fn weight_bytes(&self) -> u64 {

@@ -67,6 +67,58 @@ fn digests_are_printed_as_json() {
     assert!(!program().arg("digest").arg("/nowhere").output().unwrap().status.success());
 }
 
+/// Findings as a map from name to value.
+fn doctor(arguments: &[&str]) -> (bool, serde_json::Map<String, serde_json::Value>, String) {
+    let output = program().args(["doctor", "--json"]).args(arguments).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let findings = text.lines().map(|line| {
+        let mut line: serde_json::Value = serde_json::from_str(line).unwrap();
+        (line["name"].as_str().unwrap().to_owned(), line["value"].take())
+    });
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(matches!(output.status.code(), Some(0 | 1)), "{errors}");
+    (output.status.success(), findings.collect(), errors)
+}
+
+#[test]
+fn the_doctor_says_what_can_be_served() {
+    let (healthy, findings, _) = doctor(&[DEMO, "--threads", "1"]);
+    assert!(healthy, "{findings:?}");
+    for measured in ["memory_total", "memory_free", "read_bandwidth", "product_rate", "prefill_bound"] {
+        assert!(findings[measured].as_f64().unwrap() > 0.0, "{measured}");
+    }
+    assert_eq!(findings["threads"], 1);
+    let digest = starling_mlnode::digest::folder_digest(Path::new(DEMO)).unwrap();
+    assert_eq!(findings["weights_digest"], format!("{:?}", digest.weights_digest));
+    // 6 layers, keys and values of 2 heads of 32 numbers in f32.
+    assert_eq!(findings["kv_per_token"], 6 * 2 * 2 * 32 * 4);
+    let fit = findings["context_that_fits"].as_f64().unwrap();
+    assert!(fit * 3072.0 < findings["memory_total"].as_f64().unwrap() * 1048576.0, "{fit}");
+    // Without a model only the machine is examined; a person gets a table.
+    let output = program().args(["doctor", "--threads", "1"]).output().unwrap();
+    let table = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        output.status.success() && table.contains("GB/s") && !table.contains("weights_digest"),
+        "{table}"
+    );
+}
+
+#[test]
+fn the_doctor_says_why_a_model_cannot_be_served() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().to_str().unwrap();
+    let (healthy, findings, error) = doctor(&[path, "--threads", "1"]);
+    assert!(!healthy && findings.contains_key("read_bandwidth"));
+    assert!(error.contains("cannot serve the model") && error.contains("model.safetensors"), "{error}");
+    for file in ["config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"] {
+        std::fs::copy(Path::new(DEMO).join(file), folder.path().join(file)).unwrap();
+    }
+    let weights = std::fs::read(Path::new(DEMO).join("model.safetensors")).unwrap();
+    std::fs::write(folder.path().join("model.safetensors"), &weights[..weights.len() / 2]).unwrap();
+    let (healthy, _, error) = doctor(&[path, "--threads", "1"]);
+    assert!(!healthy && error.contains("model.safetensors"), "{error}");
+}
+
 #[test]
 fn the_benchmark_prints_json_lines() {
     // A peer that needs a second for everything.

@@ -152,8 +152,8 @@ async fn what_is_known_of_a_prompt_changes_no_committed_integer() {
     let fresh = Running::start(&config(folder.path(), limits), FolderLoader).await;
     let known = async |node: &Running| {
         let text = node.client.metrics().await.unwrap();
-        let line = text.lines().find(|line| line.starts_with("mlnode_prefix_tokens_total ")).unwrap();
-        line.split_once(' ').unwrap().1.parse::<u32>().unwrap()
+        let line = text.lines().find(|line| line.starts_with("vllm:prefix_cache_hits_total{")).unwrap();
+        line.rsplit(' ').next().unwrap().parse::<u32>().unwrap()
     };
     let mut prompt = reusing.tokens(LONG).repeat(6);
     let first = request(prompt.clone(), SAMPLED, 60);

@@ -126,10 +126,26 @@ async fn overload_is_refused_at_once_and_a_hang_up_frees_the_slot() {
     drop(running);
     eventually("the slot is free", async || node.client.state().await.unwrap().numbers.requests_running == 0)
         .await;
-    let metrics = node.client.metrics().await.unwrap();
-    assert!(metrics.contains("mlnode_requests_total{outcome=\"cancelled\"} 1"), "{metrics}");
-    assert!(metrics.contains("mlnode_requests_total{outcome=\"overloaded\"} 2"), "{metrics}");
-    assert!(metrics.contains("mlnode_kv_tokens 0"), "{metrics}");
+    let lines = [
+        "vllm:request_success_total{finished_reason=\"abort\",model_name=\"demo\"} 1",
+        "vllm:num_requests_running{model_name=\"demo\"} 0",
+        "vllm:num_requests_waiting{model_name=\"demo\"} 0",
+        "vllm:kv_cache_usage_perc{model_name=\"demo\"} 0",
+        "mlnode_requests_overloaded_total 2",
+    ];
+    let mut metrics = String::new();
+    eventually("the metrics say so", async || {
+        metrics = node.client.metrics().await.unwrap();
+        lines.iter().all(|line| metrics.lines().any(|found| found == *line))
+    })
+    .await;
+    // The first token of the cancelled request and that of the health check; the time between those that followed.
+    let value = |name: &str| {
+        let line = metrics.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()
+    };
+    assert_eq!(value("vllm:time_to_first_token_seconds_count"), 2);
+    assert_eq!(value("vllm:inter_token_latency_seconds_count") + 2, value("vllm:generation_tokens_total"));
     let generated = node.client.state().await.unwrap().numbers.completion_tokens_total;
     assert!(generated < 900, "{generated} tokens for nobody");
     assert!(!node.run(&request(prompt, SAMPLED, 3)).await.tokens.is_empty());
@@ -194,6 +210,8 @@ async fn models_are_described_loaded_and_unloaded() {
     assert_eq!(refusal(node.client.load(&wrong).await.unwrap_err()).0, 422);
     let outside = LoadRequest { folder: Some("../x".into()), ..load("other") };
     assert_eq!(refusal(node.client.load(&outside).await.unwrap_err()).0, 400);
+    std::os::unix::fs::symlink(demo_model(), folder.path().join("linked")).unwrap();
+    assert_eq!(refusal(node.client.load(&load("linked")).await.unwrap_err()).0, 400);
     assert_eq!(refusal(node.client.load(&load("missing")).await.unwrap_err()).0, 422);
     let other = node.client.load(&load("other")).await.unwrap();
     assert_ne!(other.digest.weights_digest, digest.weights_digest);

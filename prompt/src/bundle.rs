@@ -246,7 +246,12 @@ fn added_token_id(tokenizer_json: &str, token: &str) -> Option<u32> {
 
 fn read_text(path: &Path) -> Result<String, BundleError> {
     let failed = |source| BundleError::Read { path: path.into(), source };
-    let bytes = fs::metadata(path).map_err(failed)?.len();
+    let metadata = fs::metadata(path).map_err(failed)?;
+    if !metadata.is_file() {
+        // A pipe or a device may have no end, or keep whoever opens it waiting for ever.
+        return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file")));
+    }
+    let bytes = metadata.len();
     if bytes > MAX_FILE_BYTES {
         return Err(BundleError::TooLarge { path: path.into(), bytes });
     }

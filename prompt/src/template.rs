@@ -10,6 +10,11 @@ use std::io;
 
 /// Instructions that one rendering may take: some hundred times what a long conversation needs.
 const FUEL: u64 = 20_000_000;
+/// Bytes of a template at most; the longest in use have some thirty thousand.
+const SOURCE_MAX: usize = 64 << 10;
+/// Stack for compiling one, of which memory is taken as far as it is used: the compiler calls itself for every operator of
+/// an expression, so a long sum goes deep.
+const COMPILER_STACK: usize = 512 << 20;
 const NAME: &str = "chat";
 
 /// A compiled chat template.
@@ -28,7 +33,19 @@ impl Template {
         // `strftime_now` is left undefined on purpose (templates test for it): a prompt may not depend on the clock,
         // or gateway and verifier would disagree with the client about its tokens.
         environment.add_function("raise_exception", raise_exception);
-        environment.add_template_owned(NAME, without_generation_tags(source))?;
+        if source.len() > SOURCE_MAX {
+            return Err(Error::new(ErrorKind::SyntaxError, "the template is longer than any real one"));
+        }
+        let source = without_generation_tags(source);
+        let failed = |reason: &'static str| Error::new(ErrorKind::InvalidOperation, reason);
+        std::thread::scope(|scope| {
+            std::thread::Builder::new()
+                .stack_size(COMPILER_STACK)
+                .spawn_scoped(scope, || environment.add_template_owned(NAME, source))
+                .map_err(|_| failed("there is no thread to compile it"))?
+                .join()
+                .map_err(|_| failed("the compiler failed"))?
+        })?;
         Ok(Self { environment })
     }
 

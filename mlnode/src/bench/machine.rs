@@ -13,7 +13,7 @@ const INPUTS: usize = 1_024;
 const TRIES: usize = 5;
 
 /// Bytes per second that all threads together read, from memory like that of the weights.
-pub(super) fn read_bandwidth(pool: &Pool) -> io::Result<f64> {
+pub(crate) fn read_bandwidth(pool: &Pool) -> io::Result<f64> {
     let mut data = Slab::<f32>::zeroed(READ_FLOATS)?;
     // Written once: pages that nobody wrote to are all the same one.
     data.fill(1.0);
@@ -29,7 +29,7 @@ pub(super) fn read_bandwidth(pool: &Pool) -> io::Result<f64> {
 }
 
 /// Floating-point operations per second of a large product.
-pub(super) fn product_rate(pool: &Pool) -> io::Result<f64> {
+pub(crate) fn product_rate(pool: &Pool) -> io::Result<f64> {
     let mut packing = Packing::<f32>::new(OUTPUTS, INPUTS)?;
     for output in 0..OUTPUTS {
         packing.push((0..INPUTS).map(|input| ((output * 31 + input * 17) % 13) as f32 - 6.0));

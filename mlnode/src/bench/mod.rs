@@ -1,6 +1,6 @@
 //! `starling-mlnode bench`: what this machine makes of a model, as JSON lines, beside other engines in the same run.
 
-mod machine;
+pub(crate) mod machine;
 mod peer;
 
 pub use peer::{BadPeer, PeerCommand};
@@ -9,7 +9,7 @@ use self::peer::Peer;
 use crate::{
     kernel::Pool,
     loader::{LoadError, LoadSpec, Loader},
-    source::{Chunk, Draw, Output, Resources, SequenceId, Shape, SourceError, Task, TokenSource},
+    source::{Chunk, Draw, Output, Resources, SequenceId, SourceError, Task, TokenSource},
     verify::replay_item,
 };
 use codec::Encode;
@@ -137,7 +137,8 @@ pub fn bench(
         }
     }
     let machine = Machine { bandwidth, product_rate };
-    let mut lines = figures(&ours, &machine, plan, &shape, source.weight_bytes());
+    let weights = WeightsRead { per_token: source.parameters_per_token(), bytes: source.weight_bytes() };
+    let mut lines = figures(&ours, &machine, plan, &weights);
     for (peer, turns) in peers.iter().zip(&theirs) {
         compare(&peer.name, &ours, turns, &mut lines);
     }
@@ -150,6 +151,14 @@ struct Machine {
     bandwidth: f64,
     /// Operations per second.
     product_rate: f64,
+}
+
+/// What a step of one token takes of the model.
+struct WeightsRead {
+    /// Weights.
+    per_token: u64,
+    /// Their bytes.
+    bytes: u64,
 }
 
 fn own_turn(source: &mut dyn TokenSource, prompt: &[u32], plan: &BenchPlan) -> Result<Turn, BenchError> {
@@ -197,24 +206,18 @@ fn median(turns: &[Turn], figure: impl Fn(&Turn) -> f64) -> f64 {
     (at(low) + at(high)) / 2.0
 }
 
-fn figures(
-    turns: &[Turn],
-    machine: &Machine,
-    plan: &BenchPlan,
-    shape: &Shape,
-    weight_bytes: u64,
-) -> Vec<Measurement> {
+fn figures(turns: &[Turn], machine: &Machine, plan: &BenchPlan, weights: &WeightsRead) -> Vec<Measurement> {
     let tokens = f64::from(plan.tokens);
     let decode = median(turns, |t| t.decode_one);
-    // Each weight meets each token once: a multiplication and an addition.
-    let pass = 2.0 * shape.parameters as f64 * (f64::from(plan.prompt) + tokens - 1.0);
+    // A multiplication and an addition for each weight that a token meets.
+    let pass = 2.0 * weights.per_token as f64 * (f64::from(plan.prompt) + tokens - 1.0);
     let list = [
         ("machine_read_bandwidth", machine.bandwidth / 1e9, "GB/s"),
         ("machine_product_rate", machine.product_rate / 1e9, "GFLOP/s"),
         ("prefill", median(turns, |t| t.prefill), "tokens/s"),
         ("decode_batch_1", decode, "tokens/s"),
         ("decode_batch_n", median(turns, |t| t.decode_several), "tokens/s"),
-        ("decode_of_bandwidth", decode * weight_bytes as f64 / machine.bandwidth, "ratio"),
+        ("decode_of_bandwidth", decode * weights.bytes as f64 / machine.bandwidth, "ratio"),
         ("transcript_of_decode_batch_1", median(turns, |t| t.making_one / t.decode_seconds), "ratio"),
         (
             "transcript_of_decode_batch_n",

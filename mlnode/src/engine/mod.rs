@@ -196,7 +196,7 @@ impl Engine {
         let model = self.model_named(&request.model)?;
         let valid = ValidRequest::new(request, &model.shape)?;
         let overloaded = || {
-            self.shared.metrics.requests.with_label_values(&["overloaded"]).inc();
+            self.shared.metrics.overloaded.inc();
             Refusal::Overloaded
         };
         let permit = Arc::clone(&self.shared.requests).try_acquire_owned().map_err(|_| overloaded())?;

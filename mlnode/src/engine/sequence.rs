@@ -2,7 +2,7 @@
 
 use crate::{
     kv::KvLease,
-    metrics::{class, Metrics},
+    metrics::{finished, Metrics},
     scheduler::Class,
     source::{Chunk, Draw, SequenceId, Task},
     verify::Ready,
@@ -54,6 +54,9 @@ pub(super) struct Answering<'a> {
     logprobs: bool,
     max_tokens: u32,
     admitted: Instant,
+    last_token: Option<Instant>,
+    /// Whether any of its tokens went through the source.
+    begun: bool,
     metrics: Metrics,
     _permit: Option<OwnedSemaphorePermit>,
 }
@@ -105,6 +108,8 @@ impl<'a> Sequence<'a> {
             stops: StopMatcher::new(request.stop),
             logprobs: request.logprobs,
             admitted: Instant::now(),
+            last_token: None,
+            begun: false,
             metrics: metrics.clone(),
             _permit: permit,
         };
@@ -174,8 +179,21 @@ impl<'a> Sequence<'a> {
         }
     }
 
+    /// So many more of its tokens went through the source.
+    pub(super) fn take_in(&mut self, count: usize) {
+        self.computed += count;
+        if let Kind::Request(answering) = &mut self.kind {
+            answering.begun = true;
+        }
+    }
+
     pub(super) fn pending(&self) -> u32 {
         (self.tokens.len() - self.computed) as u32
+    }
+
+    /// Whether it is a request of which nothing was computed yet.
+    pub(super) fn is_waiting(&self) -> bool {
+        matches!(&self.kind, Kind::Request(answering) if !answering.begun)
     }
 
     /// Whether the one who asked is gone. Background work is asked for as a whole, so its owner knows.
@@ -186,7 +204,7 @@ impl<'a> Sequence<'a> {
     /// Counts an abandoned request.
     pub(super) fn note_cancelled(&self) {
         if let Kind::Request(answering) = &self.kind {
-            answering.metrics.requests.with_label_values(&["cancelled"]).inc();
+            answering.count(finished::ABORT);
         }
     }
 
@@ -242,7 +260,7 @@ impl<'a> Sequence<'a> {
     /// Tells the one who asked that it failed.
     pub(super) fn fail(&mut self, message: &str) -> Progress {
         if let Kind::Request(answering) = &self.kind {
-            answering.metrics.requests.with_label_values(&["failed"]).inc();
+            answering.count(finished::ERROR);
             answering.send(GenerateEvent::Error(server_error(codes::INTERNAL, message)));
         }
         Progress::Finished
@@ -251,7 +269,7 @@ impl<'a> Sequence<'a> {
     /// Tells the one who asked that the model goes away.
     pub(super) fn stop(&self) {
         if let Kind::Request(answering) = &self.kind {
-            answering.metrics.requests.with_label_values(&["failed"]).inc();
+            answering.count(finished::ERROR);
             let message = "The model is being unloaded.";
             answering.send(GenerateEvent::Error(server_error(codes::STOPPING, message)));
         }
@@ -261,10 +279,12 @@ impl<'a> Sequence<'a> {
 impl Answering<'_> {
     fn accept(&mut self, token: u32, record: TokenRecord, completion: &[u32], prompt_len: usize) -> Progress {
         let index = (completion.len() - 1) as u32;
-        if index == 0 {
-            self.metrics.first_token_seconds.observe(self.admitted.elapsed().as_secs_f64());
+        let (now, metrics) = (Instant::now(), &self.metrics);
+        match self.last_token.replace(now) {
+            None => metrics.first_token_seconds.observe((now - self.admitted).as_secs_f64()),
+            Some(last) => metrics.inter_token_seconds.observe((now - last).as_secs_f64()),
         }
-        self.metrics.completion_tokens.with_label_values(&[class::REQUEST]).inc();
+        metrics.generation_tokens.inc();
         let piece = self.detokenizer.push(token);
         let text = self.stops.push(&piece);
         let listed = if self.logprobs { record.candidates.as_slice() } else { &[] };
@@ -291,7 +311,10 @@ impl Answering<'_> {
         }
         let (transcript, last) = self.builder.clone().finish();
         self.send_window(last);
-        self.metrics.requests.with_label_values(&["done"]).inc();
+        self.count(match finish_reason {
+            FinishReason::Length => finished::LENGTH,
+            _ => finished::STOP,
+        });
         self.send(GenerateEvent::Done(Done {
             finish_reason,
             text,
@@ -301,6 +324,12 @@ impl Answering<'_> {
             response_hash: response_hash(completion),
             transcript: transcript.encode(),
         }));
+    }
+
+    /// Counts a request that ends.
+    fn count(&self, reason: &str) {
+        self.metrics.finished.with_label_values(&[reason]).inc();
+        self.metrics.request_seconds.observe(self.admitted.elapsed().as_secs_f64());
     }
 
     fn send_window(&self, closed: Option<ClosedWindow>) {

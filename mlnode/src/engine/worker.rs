@@ -252,9 +252,11 @@ impl<'a> Serving<'a> {
     /// Takes up an open sequence where earlier ones left it. Sprint prompts are random: nothing is known of them, and
     /// nothing of them is worth keeping.
     fn begin(&mut self, mut sequence: Sequence<'a>) {
-        let reused = self.source.reuse(sequence.id, sequence.reusable());
+        let asked = sequence.reusable();
+        self.shared.metrics.prefix_queries.inc_by(asked.len() as u64);
+        let reused = self.source.reuse(sequence.id, asked);
         sequence.computed = reused as usize;
-        self.shared.metrics.prefix_tokens.inc_by(u64::from(reused));
+        self.shared.metrics.prefix_hits.inc_by(u64::from(reused));
         self.sequences.push(sequence);
     }
 
@@ -321,7 +323,7 @@ impl<'a> Serving<'a> {
     fn apply(&mut self, id: SequenceId, count: usize, output: Output) {
         let Some(place) = self.sequences.iter().position(|s| s.id == id) else { return };
         let Some(sequence) = self.sequences.get_mut(place) else { return };
-        sequence.computed += count;
+        sequence.take_in(count);
         let progress = match output {
             Output::Extended => Progress::Continues,
             Output::Chosen(record) => sequence.accept(record),
@@ -374,7 +376,7 @@ impl<'a> Serving<'a> {
         let metrics = &self.shared.metrics;
         metrics.sprint_nonces.inc();
         let decoded = u64::from(run.task.decode_tokens);
-        metrics.completion_tokens.with_label_values(&[class::SPRINT]).inc_by(decoded);
+        metrics.sprint_tokens.inc_by(decoded);
         let root = transcript.root();
         let event = SprintEvent::Result { nonce: racing.nonce, root, transcript: transcript.encode() };
         let _ = run.events.try_send(event);
@@ -516,17 +518,16 @@ impl<'a> Serving<'a> {
 
     fn note_load(&self) {
         let metrics = &self.shared.metrics;
-        let classes = [
-            (Class::Request, class::REQUEST),
-            (Class::Verification, class::VERIFICATION),
-            (Class::Sprint, class::SPRINT),
-        ];
+        let classes = [(Class::Verification, class::VERIFICATION), (Class::Sprint, class::SPRINT)];
         for (class, label) in classes {
             metrics.sequences.with_label_values(&[label]).set(i64::from(self.count(class)));
         }
         let queued: u32 = self.runs.values().map(|run| run.end - run.next).fold(0, u32::saturating_add);
         metrics.sprint_queued.set(i64::from(queued));
-        metrics.kv_tokens.set(i64::from(self.shared.kv.used()));
+        let waiting = self.sequences.iter().filter(|s| s.is_waiting()).count() as i64;
+        metrics.requests_waiting.set(waiting);
+        metrics.requests_running.set(i64::from(self.count(Class::Request)) - waiting);
+        metrics.kv_usage.set(self.shared.kv.usage());
     }
 }
 

@@ -1,6 +1,7 @@
 //! Weights packed once, and their product with any number of rows.
 
 use super::{
+    fp8::{Fp8Packing, Fp8Panels},
     isa::Isa,
     pool::{Pool, Shared},
     rows::RowBuffer,
@@ -12,7 +13,7 @@ use std::{io, ops::Range};
 
 /// Inputs of a block sum: a block of a panel and of a tile's rows fit the first cache together. Part of the fixed order
 /// of operations, so another value is another kernel class.
-const DEPTH: usize = 256;
+pub(super) const DEPTH: usize = 256;
 /// Inputs whose rows stay in the second cache while all panels pass by, in floats.
 const ROWS_CACHE: usize = 1 << 18;
 /// From so many rows on it pays to widen a block of 16-bit weights once instead of at every use.
@@ -34,6 +35,16 @@ enum Panels {
     F32(Slab<f32>),
     Bf16(Slab<bf16>),
     F16(Slab<f16>),
+    Fp8(Fp8Panels),
+}
+
+/// Some rows of a buffer, and the matrix that they meet.
+#[derive(Clone, Debug)]
+pub struct Group<'a> {
+    /// The matrix.
+    pub matrix: &'a Matrix,
+    /// The rows.
+    pub rows: Range<usize>,
 }
 
 /// A matrix being packed, output by output.
@@ -84,6 +95,13 @@ from_packing!(f32, F32);
 from_packing!(bf16, Bf16);
 from_packing!(f16, F16);
 
+impl From<Fp8Packing> for Matrix {
+    fn from(packing: Fp8Packing) -> Self {
+        let (outputs, inputs, panels) = packing.finish();
+        Self { outputs, inputs, panels: Panels::Fp8(panels) }
+    }
+}
+
 impl Matrix {
     /// Numbers that a product gives for each row.
     pub fn outputs(&self) -> usize {
@@ -95,13 +113,14 @@ impl Matrix {
         self.inputs
     }
 
-    /// Bytes of its weights.
+    /// Bytes of its weights, scales of 8-bit ones included.
     pub fn bytes(&self) -> usize {
-        let size = match &self.panels {
-            Panels::F32(_) => 4,
-            Panels::Bf16(_) | Panels::F16(_) => 2,
-        };
-        self.outputs * self.inputs * size
+        let weights = self.outputs * self.inputs;
+        match &self.panels {
+            Panels::F32(_) => weights * 4,
+            Panels::Bf16(_) | Panels::F16(_) => weights * 2,
+            Panels::Fp8(panels) => weights + panels.scale_bytes(),
+        }
     }
 
     /// The weights of one output.
@@ -114,6 +133,7 @@ impl Matrix {
             Panels::F32(panels) => unpack(panels, output, self.inputs, into),
             Panels::Bf16(panels) => unpack(panels, output, self.inputs, into),
             Panels::F16(panels) => unpack(panels, output, self.inputs, into),
+            Panels::Fp8(panels) => panels.output_weights(output, &mut into[..self.inputs]),
         }
     }
 
@@ -122,29 +142,46 @@ impl Matrix {
     /// # Panics
     /// When the widths of `x` and `out` are not the inputs and outputs of the matrix.
     pub fn product(&self, pool: &Pool, x: &RowBuffer, out: &mut RowBuffer) {
-        assert_eq!((x.width(), out.width()), (self.inputs, self.outputs), "the matrix has another shape");
-        out.resize(x.rows());
-        if x.rows() == 0 {
-            return;
-        }
-        match &self.panels {
-            Panels::F32(panels) => self.spread(pool, panels, x, out),
-            Panels::Bf16(panels) => self.spread(pool, panels, x, out),
-            Panels::F16(panels) => self.spread(pool, panels, x, out),
-        }
+        Self::products(pool, &[Group { matrix: self, rows: 0..x.rows() }], x, out);
     }
 
-    fn spread<W: Weight>(&self, pool: &Pool, weights: &[W], x: &RowBuffer, out: &mut RowBuffer) {
-        let panels = self.outputs.div_ceil(WIDTH);
-        let parts = if pool.threads() == 1 { 1 } else { panels.min(pool.threads() * PARTS_PER_THREAD) };
+    /// Multiplies groups of the rows of `x`, each with a matrix of its own; `out` gets as many rows as `x`. Rows of no
+    /// group are left as they are. A row's result is that of [`Self::product`], whatever the groups.
+    ///
+    /// # Panics
+    /// When the widths of `x` and `out` are not the inputs and outputs of every matrix, or groups overlap or leave `x`.
+    pub fn products(pool: &Pool, groups: &[Group<'_>], x: &RowBuffer, out: &mut RowBuffer) {
+        let mut end = 0;
+        for Group { matrix, rows } in groups {
+            let shape = (matrix.inputs, matrix.outputs);
+            assert_eq!((x.width(), out.width()), shape, "the matrix has another shape");
+            // In order, so that no row is written to twice.
+            assert!(rows.start >= end && rows.end >= rows.start && rows.end <= x.rows(), "rows {rows:?}");
+            end = rows.end;
+        }
+        out.resize(x.rows());
+        let panels = out.width().div_ceil(WIDTH);
+        // Many groups are parts enough; few are cut.
+        let cuts = match pool.threads() {
+            1 => 1,
+            threads => panels.min((threads * PARTS_PER_THREAD).div_ceil(groups.len().max(1))),
+        };
         let out_stride = out.stride();
         let target = Shared::new(out.as_mut_ptr());
         let isa = pool.isa();
-        pool.run(parts, &|part| {
-            let range = part * panels / parts..(part + 1) * panels / parts;
-            let product = Product { isa, weights, x, out: target.get(), out_stride };
-            // SAFETY: `out` has the rows of `x`, each with room for whole panels; parts write different panels.
-            unsafe { product.panels(range) };
+        pool.run(groups.len() * cuts, &|part| {
+            let (Some(group), cut) = (groups.get(part / cuts), part % cuts) else { return };
+            let range = cut * panels / cuts..(cut + 1) * panels / cuts;
+            let place = Place { isa, rows: group.rows.clone(), x, out: target.get(), out_stride };
+            // SAFETY: `out` has the rows of `x`, each with room for whole panels; parts write other rows or panels.
+            unsafe {
+                match &group.matrix.panels {
+                    Panels::F32(weights) => place.product(&weights[..], range),
+                    Panels::Bf16(weights) => place.product(&weights[..], range),
+                    Panels::F16(weights) => place.product(&weights[..], range),
+                    Panels::Fp8(panels) => place.product(panels, range),
+                }
+            }
         });
     }
 }
@@ -158,38 +195,93 @@ fn unpack<W: Weight>(panels: &[W], output: usize, inputs: usize, into: &mut [f32
     }
 }
 
-/// A product on one thread.
-struct Product<'a, W> {
+/// Up to [`DEPTH`] inputs of one panel.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Block {
+    pub(super) panel: usize,
+    /// First input.
+    pub(super) start: usize,
+    /// Inputs.
+    pub(super) depth: usize,
+    /// Inputs of the matrix.
+    pub(super) inputs: usize,
+}
+
+impl Block {
+    /// Where its weights lie among the packed ones.
+    pub(super) fn weights(&self) -> Range<usize> {
+        let first = (self.panel * self.inputs + self.start) * WIDTH;
+        first..first + self.depth * WIDTH
+    }
+}
+
+/// Packed weights of any storage.
+pub(super) trait Blocks {
+    /// How they are stored.
+    type Stored: Weight;
+
+    /// A block as it is stored, where a product with so many rows takes it so.
+    fn stored(&self, block: Block, rows: usize) -> Option<&[Self::Stored]>;
+
+    /// A block as f32: `depth` times [`WIDTH`].
+    fn widen(&self, isa: Isa, block: Block, into: &mut [f32]);
+
+    /// Multiplies a tile of so many rows with a block that is widened in registers. False, and nothing done, where there
+    /// is no kernel for that. The weights of `tile` are not looked at.
+    ///
+    /// # Safety
+    /// As [`multiply`].
+    unsafe fn multiply(&self, _isa: Isa, _rows: usize, _block: Block, _tile: &Tile<Self::Stored>) -> bool {
+        false
+    }
+}
+
+impl<W: Weight> Blocks for [W] {
+    type Stored = W;
+
+    fn stored(&self, block: Block, rows: usize) -> Option<&[W]> {
+        (rows < WIDEN_ROWS || !W::WIDENS_IN_BULK).then(|| &self[block.weights()])
+    }
+
+    fn widen(&self, _isa: Isa, block: Block, into: &mut [f32]) {
+        for (wide, weight) in into.iter_mut().zip(&self[block.weights()]) {
+            *wide = weight.widen();
+        }
+    }
+}
+
+/// Where a product on one thread takes its rows from, and writes to.
+struct Place<'a> {
     isa: Isa,
-    weights: &'a [W],
+    rows: Range<usize>,
     x: &'a RowBuffer,
     out: *mut f32,
     out_stride: usize,
 }
 
-impl<W: Weight> Product<'_, W> {
+impl Place<'_> {
     /// # Safety
-    /// `out` has the rows of `x`, each with room for these panels, which nobody else touches.
-    unsafe fn panels(&self, panels: Range<usize>) {
-        let (rows, inputs) = (self.x.rows(), self.x.width());
+    /// `out` has the rows, each with room for these panels, which nobody else touches.
+    unsafe fn product<B: Blocks + ?Sized>(&self, weights: &B, panels: Range<usize>) {
+        let inputs = self.x.width();
         let most = (ROWS_CACHE / inputs.max(1)).max(rows_max(self.isa));
         let mut widened = [0f32; DEPTH * WIDTH];
-        let mut first = 0;
-        while first < rows {
-            let count = share(rows - first, most);
+        let mut first = self.rows.start;
+        while first < self.rows.end {
+            let count = share(self.rows.end - first, most);
             for panel in panels.clone() {
                 for start in (0..inputs).step_by(DEPTH) {
-                    let depth = DEPTH.min(inputs - start);
-                    let block = &self.weights[(panel * inputs + start) * WIDTH..][..depth * WIDTH];
+                    let block = Block { panel, start, depth: DEPTH.min(inputs - start), inputs };
                     // SAFETY: promised by the caller; the block has `depth` times `WIDTH` weights.
                     unsafe {
-                        if count >= WIDEN_ROWS && W::WIDENS_IN_BULK {
-                            for (wide, weight) in widened.iter_mut().zip(block) {
-                                *wide = weight.widen();
-                            }
-                            self.block(first..first + count, panel, start, &widened[..depth * WIDTH]);
-                        } else {
-                            self.block(first..first + count, panel, start, block);
+                        if let Some(stored) = weights.stored(block, count) {
+                            self.block(first..first + count, block, stored);
+                        } else if count > rows_max(self.isa)
+                            || !weights.multiply(self.isa, count, block, &self.tile(first, block, &[]))
+                        {
+                            let widened = &mut widened[..block.depth * WIDTH];
+                            weights.widen(self.isa, block, widened);
+                            self.block(first..first + count, block, widened);
                         }
                     }
                 }
@@ -199,25 +291,35 @@ impl<W: Weight> Product<'_, W> {
     }
 
     /// # Safety
-    /// As [`Self::panels`].
-    unsafe fn block<V: Weight>(&self, rows: Range<usize>, panel: usize, start: usize, weights: &[V]) {
+    /// As [`Self::product`].
+    unsafe fn block<V: Weight>(&self, rows: Range<usize>, block: Block, weights: &[V]) {
         let mut row = rows.start;
         while row < rows.end {
             let count = share(rows.end - row, rows_max(self.isa));
             // SAFETY: promised by the caller.
-            unsafe {
-                let tile = Tile {
-                    x: self.x.as_ptr().add(row * self.x.stride() + start),
-                    x_stride: self.x.stride(),
-                    w: weights.as_ptr(),
-                    depth: weights.len() / WIDTH,
-                    out: self.out.add(row * self.out_stride + panel * WIDTH),
-                    out_stride: self.out_stride,
-                    add: start > 0,
-                };
-                multiply(self.isa, count, &tile);
-            }
+            unsafe { multiply(self.isa, count, &self.tile(row, block, weights)) };
             row += count;
+        }
+    }
+
+    /// # Safety
+    /// As [`Self::product`], and there is such a row.
+    unsafe fn tile<V>(&self, row: usize, block: Block, weights: &[V]) -> Tile<V> {
+        // SAFETY: promised by the caller.
+        let (x, out) = unsafe {
+            (
+                self.x.as_ptr().add(row * self.x.stride() + block.start),
+                self.out.add(row * self.out_stride + block.panel * WIDTH),
+            )
+        };
+        Tile {
+            x,
+            x_stride: self.x.stride(),
+            w: weights.as_ptr(),
+            depth: block.depth,
+            out,
+            out_stride: self.out_stride,
+            add: block.start > 0,
         }
     }
 }
@@ -327,6 +429,92 @@ mod tests {
                 parts += 1;
             }
             prop_assert_eq!(parts, left.div_ceil(most));
+        }
+    }
+
+    #[test]
+    fn groups_of_rows_meet_their_own_matrices() {
+        let (first, _) = matrix(70, 300, |x| x);
+        let (second, _) = matrix(70, 300, |x: f32| bf16::from_f32(-x));
+        let third = fp8_matrix(70, 300, 128);
+        let x = rows(50, 300, 5);
+        let whole = |matrix: &Matrix| {
+            let mut out = RowBuffer::new(70);
+            matrix.product(&Pool::new(1), &x, &mut out);
+            bits(&out)
+        };
+        let alone = [whole(&first), whole(&second), whole(&third)];
+        let groups = [(&first, 0..1), (&second, 2..2), (&second, 3..30), (&third, 30..32), (&first, 32..50)];
+        let groups = groups.map(|(matrix, rows)| Group { matrix, rows });
+        for isa in Isa::available() {
+            for threads in [1, 3] {
+                let mut out = RowBuffer::new(70);
+                Matrix::products(&Pool::with_isa(threads, isa), &groups, &x, &mut out);
+                let found = bits(&out);
+                for (rows, matrix) in [(0..1, 0), (3..30, 1), (30..32, 2), (32..50, 0)] {
+                    assert_eq!(found[rows.clone()], alone[matrix][rows], "{isa:?}, {threads} threads");
+                }
+            }
+        }
+    }
+
+    /// A matrix of 8-bit weights with blocks of 128 outputs.
+    fn fp8_matrix(outputs: usize, inputs: usize, run: usize) -> Matrix {
+        let mut packing = Fp8Packing::new(outputs, inputs, run).unwrap();
+        for output in 0..outputs {
+            let (weights, scales) = fp8_row(output, inputs, run);
+            packing.push(&weights, &scales);
+        }
+        packing.into()
+    }
+
+    /// Weights of every kind that is a number, and scales of their blocks.
+    fn fp8_row(output: usize, inputs: usize, run: usize) -> (Vec<u8>, Vec<f32>) {
+        let weights = (0..inputs).map(|input| {
+            let byte = (output * 37 + input * 11) as u8;
+            if byte & 0x7f == 0x7f {
+                0
+            } else {
+                byte
+            }
+        });
+        let scales = (0..inputs.div_ceil(run)).map(|block| 1e-3 + (output / 128 * 7 + block) as f32 * 3e-4);
+        (weights.collect(), scales.collect())
+    }
+
+    #[test]
+    fn eight_bits_give_the_bits_of_their_values() {
+        for (outputs, inputs, run) in [(70, 300, 128), (33, 515, 64), (129, 31, 128), (64, 256, 100)] {
+            let mut packing = Packing::<f32>::new(outputs, inputs).unwrap();
+            for output in 0..outputs {
+                let (weights, scales) = fp8_row(output, inputs, run);
+                let values: Vec<f32> = weights
+                    .iter()
+                    .enumerate()
+                    .map(|(input, byte)| super::super::fp8::value(*byte) * scales[input / run])
+                    .collect();
+                packing.push(values.into_iter());
+            }
+            let (wide, narrow) = (Matrix::from(packing), fp8_matrix(outputs, inputs, run));
+            assert!(narrow.bytes() * 3 < wide.bytes());
+            for count in [1, 2, 3, 12, 25, 40] {
+                let x = rows(count, inputs, 3);
+                let mut expected = RowBuffer::new(outputs);
+                wide.product(&Pool::new(1), &x, &mut expected);
+                for isa in Isa::available() {
+                    for threads in [1, 3] {
+                        let mut out = RowBuffer::new(outputs);
+                        narrow.product(&Pool::with_isa(threads, isa), &x, &mut out);
+                        assert_eq!(bits(&out), bits(&expected), "{isa:?}, {threads} threads, {count} rows");
+                    }
+                }
+            }
+            for output in [0, outputs - 1] {
+                let (mut found, mut expected) = (vec![0.0; inputs], vec![0.0; inputs]);
+                narrow.output_weights(output, &mut found);
+                wide.output_weights(output, &mut expected);
+                assert_eq!(found, expected);
+            }
         }
     }
 

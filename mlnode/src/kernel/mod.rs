@@ -12,6 +12,7 @@
 //! - Fused multiply-add is exact on every processor that has it, and `f32::mul_add` is the same in software.
 //! - Threads share out whole elements, never parts of a sum (`pool`).
 
+mod fp8;
 mod isa;
 mod matrix;
 mod pool;
@@ -20,12 +21,15 @@ mod slab;
 mod tile;
 mod vector;
 
+pub use fp8::Fp8Packing;
+pub(crate) use fp8::SCALE_MAX;
 pub use isa::Isa;
 pub(crate) use matrix::share;
-pub use matrix::{Matrix, Packing};
+pub use matrix::{Group, Matrix, Packing};
 pub use pool::Pool;
 pub(crate) use pool::Shared;
 pub use rows::RowBuffer;
+pub(crate) use rows::SHARED_ROWS;
 pub(crate) use slab::{Plain, Slab};
 pub(crate) use tile::{multiply, rows_max, Tile, WIDTH};
 pub use vector::Vector;

@@ -1,9 +1,15 @@
 //! Activations: rows of f32.
 
-use super::tile::WIDTH;
+use super::{
+    pool::{Pool, Shared},
+    tile::WIDTH,
+};
 
 /// Floats by which rows are pushed apart: rows that lie a multiple of 4 KiB apart would share one set of the first cache.
 const SKEW: usize = 16;
+
+/// Rows from which on threads share the small operations.
+pub(crate) const SHARED_ROWS: usize = 8;
 
 /// Rows of equal width. Each has room for its width rounded up to a whole number of panels.
 #[derive(Clone, Debug, Default)]
@@ -60,6 +66,22 @@ impl RowBuffer {
     pub fn row_mut(&mut self, index: usize) -> &mut [f32] {
         assert!(index < self.rows, "row {index} of {}", self.rows);
         &mut self.data[index * self.stride..][..self.width]
+    }
+
+    /// Runs an operation on every row, on all threads where that pays.
+    pub(crate) fn for_each(&mut self, pool: &Pool, run: impl Fn(usize, &mut [f32]) + Sync) {
+        let (rows, stride, width) = (self.rows, self.stride, self.width);
+        if rows < SHARED_ROWS {
+            return (0..rows).for_each(|row| run(row, self.row_mut(row)));
+        }
+        let target = Shared::new(self.as_mut_ptr());
+        let parts = pool.threads() * 2;
+        pool.run(parts, &|part| {
+            for row in part * rows / parts..(part + 1) * rows / parts {
+                // SAFETY: the buffer has this row, and no other part has it.
+                run(row, unsafe { std::slice::from_raw_parts_mut(target.get().add(row * stride), width) });
+            }
+        });
     }
 
     pub(crate) fn as_ptr(&self) -> *const f32 {

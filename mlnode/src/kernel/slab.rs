@@ -14,6 +14,7 @@ pub(crate) trait Plain: Copy + Send + Sync + 'static {}
 impl Plain for f32 {}
 impl Plain for bf16 {}
 impl Plain for f16 {}
+impl Plain for u8 {}
 
 /// A slice of its own pages, aligned to them.
 #[derive(Debug)]

@@ -11,7 +11,7 @@ pub(crate) const WIDTH: usize = 32;
 
 /// Bytes by which reading ahead of a panel precedes its use.
 #[cfg(target_arch = "x86_64")]
-const AHEAD: usize = 4096;
+pub(super) const AHEAD: usize = 4096;
 
 /// Operands of a tile: `rows x depth` inputs, `depth x WIDTH` weights, `rows x WIDTH` outputs.
 #[derive(Clone, Copy, Debug)]

@@ -3,7 +3,7 @@
 //! Plain Rust without reordering: the compiler spreads it over whatever registers there are, and gets the same bits.
 //! Sums have [`LANES`] partial sums, taken in turn, which one tree adds up at the end.
 
-use super::isa::Isa;
+use super::{fp8, isa::Isa, tile::WIDTH};
 
 /// Partial sums of a reduction. Part of the fixed order of operations.
 const LANES: usize = 16;
@@ -50,6 +50,11 @@ impl Vector {
         assert!(Isa::available().contains(&isa), "this processor has no {isa:?}");
         Self(isa)
     }
+
+    /// With the instruction set of a pool, which has been checked.
+    pub(super) fn of_pool(isa: Isa) -> Self {
+        Self(isa)
+    }
 }
 
 compiled! {
@@ -83,6 +88,23 @@ compiled! {
     fn add(x: &mut [f32], y: &[f32]) {
         for (x, y) in x.iter_mut().zip(y) {
             *x += y;
+        }
+    }
+
+    /// `x += factor y`, each a fused multiply-add.
+    fn add_scaled(x: &mut [f32], y: &[f32], factor: f32) {
+        for (x, y) in x.iter_mut().zip(y) {
+            *x = factor.mul_add(*y, *x);
+        }
+    }
+
+    /// Values of 8-bit weights, of which those of one input stand side by side, times the scales of their outputs.
+    fn widen_fp8(weights: &[u8], scales: &[f32; WIDTH], into: &mut [f32]) {
+        let (weights, into) = (weights.as_chunks::<WIDTH>().0, into.as_chunks_mut::<WIDTH>().0);
+        for (weights, into) in weights.iter().zip(into) {
+            for ((into, weight), scale) in into.iter_mut().zip(weights).zip(scales) {
+                *into = fp8::value(*weight) * scale;
+            }
         }
     }
 
@@ -303,6 +325,9 @@ mod tests {
             let log = everywhere(|v| vec![v.log_sum_exp(&x), v.max_of(&x)]);
             let max = wide.iter().copied().fold(f64::MIN, f64::max);
             near(&log, [max + wide.iter().map(|x| (x - max).exp()).sum::<f64>().ln(), max]);
+
+            let added = everywhere(|v| { let mut out = x.clone(); v.add_scaled(&mut out, &weight, scale); out });
+            near(&added, wide.iter().zip(wide.iter().rev()).map(|(x, y)| x + f64::from(scale) * y));
 
             let half = n / 2;
             let rotated = everywhere(|v| {

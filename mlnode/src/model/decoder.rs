@@ -1,5 +1,5 @@
-//! The families of dense decoders on the processor: grouped-query attention with rotary positions (its queries and keys
-//! normalised in Qwen3), a gated feed-forward layer.
+//! Decoders on the processor: grouped-query attention with rotary positions (its queries and keys normalised in Qwen3), and
+//! feed-forward layers ([`super::feed_forward`]).
 //!
 //! Rows of all sequences of a step go through the matrices together, so sequences of any length mix freely; attention
 //! takes a key head of a sequence and a few of its rows at a time. Everything is computed by [`crate::kernel`], so a
@@ -7,16 +7,16 @@
 //! give the same bits.
 
 use super::{
+    feed_forward::{FeedForward, FeedForwardScratch},
     kv::{KvBlock, Layout, SequenceKv, BLOCK_TOKENS},
     rope::{frequencies, turn},
     weights::Weights,
     Family, Model, ModelConfig, ModelError, Rows,
 };
-use crate::kernel::{multiply, rows_max, share, Matrix, Pool, RowBuffer, Shared, Tile, Vector, WIDTH};
+use crate::kernel::{
+    multiply, rows_max, share, Matrix, Pool, RowBuffer, Shared, Tile, Vector, SHARED_ROWS, WIDTH,
+};
 use std::{cell::RefCell, ops::Range, path::Path, sync::Arc};
-
-/// Rows from which on threads share the small operations.
-const SHARED_ROWS: usize = 8;
 
 /// A model ready to run.
 #[derive(Debug)]
@@ -44,9 +44,7 @@ struct Layer {
     head_norms: Option<(Vec<f32>, Vec<f32>)>,
     output: Matrix,
     feed_forward_norm: Vec<f32>,
-    /// Gate and up projections, one below the other.
-    gate_up: Matrix,
-    down: Matrix,
+    feed_forward: FeedForward,
 }
 
 /// Activations of a step, kept so that no step allocates them.
@@ -62,8 +60,7 @@ struct Scratch {
     attended: RowBuffer,
     /// What a sub-layer adds to the residual stream.
     added: RowBuffer,
-    gate_up: RowBuffer,
-    gated: RowBuffer,
+    feed_forward: FeedForwardScratch,
     /// Normalised rows whose logits are wanted.
     wanted: RowBuffer,
     /// Some of them, and their logits.
@@ -83,8 +80,7 @@ impl Scratch {
             qkv: rows(heads + 2 * config.kv_heads * config.head_dim),
             attended: rows(heads),
             added: rows(config.hidden_size),
-            gate_up: rows(2 * config.intermediate_size),
-            gated: rows(config.intermediate_size),
+            feed_forward: FeedForwardScratch::new(config),
             wanted: rows(config.hidden_size),
             asked: rows(config.hidden_size),
             logits: rows(config.vocab_size),
@@ -117,7 +113,8 @@ impl Decoder {
     /// Loads a model folder. Weights stay as wide as they are stored.
     pub fn load(folder: &Path) -> Result<Self, ModelError> {
         let config = ModelConfig::load(folder)?;
-        let mut weights = Weights::open(folder)?;
+        let mut weights = Weights::open(folder)?.with_blocks(config.weight_blocks);
+        weights.check_memory()?;
         let (hidden, vocab) = (config.hidden_size, config.vocab_size);
         let embedding = weights.matrix(&[("model.embed_tokens.weight".into(), vocab)], hidden)?;
         let layers =
@@ -135,6 +132,18 @@ impl Decoder {
         let frequencies = frequencies(&config);
         let pool = Arc::new(Pool::new(1));
         Ok(Self { config, layout, embedding, layers, norm, head, frequencies, parameters, pool, scratch })
+    }
+
+    /// Bytes of keys and values for each token of a sequence, where blocks are full.
+    pub fn kv_bytes_per_token(&self) -> u64 {
+        self.layout.token_bytes()
+    }
+
+    /// Bytes of all matrices, those of experts that a step does not use included.
+    pub fn memory_bytes(&self) -> u64 {
+        let layer = |l: &Layer| l.qkv.bytes() + l.output.bytes() + l.feed_forward.bytes();
+        let ends = [Some(&self.embedding), self.head.as_ref()].into_iter().flatten().map(Matrix::bytes);
+        (ends.sum::<usize>() + self.layers.iter().map(layer).sum::<usize>()) as u64
     }
 
     fn vector(&self) -> Vector {
@@ -155,28 +164,23 @@ impl Decoder {
         let (Some(layer), vector) = (self.layers.get(index), self.vector()) else { return };
         let eps = self.config.rms_norm_eps as f32;
         let (pool, s) = (self.pool.as_ref(), &mut self.scratch);
-        let width = self.config.intermediate_size as usize;
 
-        by_row(pool, &s.hidden, &mut s.normed, |x, normed| {
-            vector.rms_norm(x, &layer.attention_norm, eps, normed);
+        let (hidden, added) = (&mut s.hidden, &mut s.added);
+        s.normed.for_each(pool, |row, normed| {
+            vector.rms_norm(hidden.row(row), &layer.attention_norm, eps, normed);
         });
         layer.qkv.product(pool, &s.normed, &mut s.qkv);
         let attention = Attention { config: &self.config, layout: self.layout, index, places, pool };
         attention.store(layer, (&s.cos, &s.sin), &mut s.qkv);
         attention.attend(&s.qkv, &mut s.attended);
-        layer.output.product(pool, &s.attended, &mut s.added);
-        by_row(pool, &s.added, &mut s.hidden, |added, x| vector.add(x, added));
+        layer.output.product(pool, &s.attended, added);
+        hidden.for_each(pool, |row, x| vector.add(x, added.row(row)));
 
-        by_row(pool, &s.hidden, &mut s.normed, |x, normed| {
-            vector.rms_norm(x, &layer.feed_forward_norm, eps, normed);
+        s.normed.for_each(pool, |row, normed| {
+            vector.rms_norm(hidden.row(row), &layer.feed_forward_norm, eps, normed);
         });
-        layer.gate_up.product(pool, &s.normed, &mut s.gate_up);
-        by_row(pool, &s.gate_up, &mut s.gated, |both, gated| {
-            let (gate, up) = both.split_at(width);
-            vector.gate(gate, up, gated);
-        });
-        layer.down.product(pool, &s.gated, &mut s.added);
-        by_row(pool, &s.added, &mut s.hidden, |added, x| vector.add(x, added));
+        layer.feed_forward.run(pool, &s.normed, &mut s.feed_forward, added);
+        hidden.for_each(pool, |row, x| vector.add(x, added.row(row)));
     }
 
     /// Normalises the rows whose logits are wanted.
@@ -209,10 +213,14 @@ impl Model for Decoder {
         self.parameters
     }
 
+    fn parameters_per_token(&self) -> u64 {
+        self.parameters - self.layers.iter().map(|layer| layer.feed_forward.idle_parameters()).sum::<u64>()
+    }
+
     fn weight_bytes(&self) -> u64 {
-        let layers = self.layers.iter().flat_map(|l| [&l.qkv, &l.output, &l.gate_up, &l.down]);
-        let matrices = layers.chain([self.head.as_ref().unwrap_or(&self.embedding)]);
-        matrices.map(|matrix| matrix.bytes() as u64).sum()
+        let layer = |l: &Layer| l.qkv.bytes() + l.output.bytes() + l.feed_forward.step_bytes();
+        let head = self.head.as_ref().unwrap_or(&self.embedding).bytes();
+        (head + self.layers.iter().map(layer).sum::<usize>()) as u64
     }
 
     fn set_pool(&mut self, pool: Arc<Pool>) {
@@ -242,7 +250,7 @@ impl Model for Decoder {
                 turn(&self.frequencies, place.past + token, cos, sin);
             }
         }
-        for buffer in [&mut s.hidden, &mut s.normed, &mut s.attended, &mut s.gated] {
+        for buffer in [&mut s.hidden, &mut s.normed, &mut s.attended] {
             buffer.resize(first);
         }
         self.embed(batch);
@@ -273,28 +281,6 @@ impl Model for Decoder {
     fn adopt(kv: &mut SequenceKv, blocks: Vec<Arc<KvBlock>>) -> bool {
         kv.adopt(blocks)
     }
-}
-
-/// Runs an operation from every row of one buffer to the same row of another.
-fn by_row(pool: &Pool, from: &RowBuffer, to: &mut RowBuffer, run: impl Fn(&[f32], &mut [f32]) + Sync) {
-    let rows = from.rows();
-    if rows < SHARED_ROWS {
-        for row in 0..rows {
-            run(from.row(row), to.row_mut(row));
-        }
-        return;
-    }
-    assert!(rows <= to.rows());
-    let (stride, width) = (to.stride(), to.width());
-    let target = Shared::new(to.as_mut_ptr());
-    let parts = pool.threads() * 2;
-    pool.run(parts, &|part| {
-        for row in part * rows / parts..(part + 1) * rows / parts {
-            // SAFETY: the buffer has this row, and no other part has it.
-            let to = unsafe { std::slice::from_raw_parts_mut(target.get().add(row * stride), width) };
-            run(from.row(row), to);
-        }
-    });
 }
 
 /// Attention of one layer in one step.
@@ -515,7 +501,7 @@ struct Queries {
 impl Layer {
     fn load(index: u32, config: &ModelConfig, weights: &mut Weights) -> Result<Self, ModelError> {
         let name = |part: &str| format!("model.layers.{index}.{part}.weight");
-        let (hidden, dim, inner) = (config.hidden_size, config.head_dim, config.intermediate_size);
+        let (hidden, dim) = (config.hidden_size, config.head_dim);
         let (q_rows, kv_rows) = (config.heads * dim, config.kv_heads * dim);
         let qkv = [
             (name("self_attn.q_proj"), q_rows),
@@ -526,7 +512,7 @@ impl Layer {
             attention_norm: weights.vector(&name("input_layernorm"), hidden)?,
             qkv: weights.matrix(&qkv, hidden)?,
             head_norms: match config.family {
-                Family::Qwen3 => Some((
+                Family::Qwen3 | Family::Qwen3Moe => Some((
                     weights.vector(&name("self_attn.q_norm"), dim)?,
                     weights.vector(&name("self_attn.k_norm"), dim)?,
                 )),
@@ -534,9 +520,7 @@ impl Layer {
             },
             output: weights.matrix(&[(name("self_attn.o_proj"), hidden)], q_rows)?,
             feed_forward_norm: weights.vector(&name("post_attention_layernorm"), hidden)?,
-            gate_up: weights
-                .matrix(&[(name("mlp.gate_proj"), inner), (name("mlp.up_proj"), inner)], hidden)?,
-            down: weights.matrix(&[(name("mlp.down_proj"), hidden)], inner)?,
+            feed_forward: FeedForward::load(index, config, weights)?,
         })
     }
 }

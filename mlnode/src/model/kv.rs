@@ -37,6 +37,11 @@ impl Layout {
         self.layers * self.heads * self.head_floats()
     }
 
+    /// Bytes for each token, where blocks are full.
+    pub(super) fn token_bytes(self) -> u64 {
+        (self.block_floats() * size_of::<f32>() / BLOCK_TOKENS) as u64
+    }
+
     /// First float of the keys of a head.
     pub(super) fn keys(self, layer: usize, head: usize) -> usize {
         (layer * self.heads + head) * self.head_floats()

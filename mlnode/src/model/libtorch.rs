@@ -85,8 +85,9 @@ impl Libtorch {
     pub fn load(folder: &Path) -> Result<Self, ModelError> {
         let _no_grad = tch::no_grad_guard();
         let config = ModelConfig::load(folder)?;
-        if config.family != Family::Qwen3 {
-            return Err(ModelError::Unsupported("only Qwen3 runs with libtorch".into()));
+        if config.family != Family::Qwen3 || config.weight_blocks.is_some() {
+            let message = "only dense Qwen3 of 16 or 32 bits runs with libtorch".into();
+            return Err(ModelError::Unsupported(message));
         }
         let mut weights = Weights::open(folder)?;
         let hidden = config.hidden_size;

@@ -2,18 +2,27 @@
 
 mod config;
 mod decoder;
+mod experts;
+mod feed_forward;
+mod files;
 mod kv;
 mod libtorch;
+mod memory;
+mod progress;
+mod quantised;
 mod rope;
 mod weights;
 
-pub use config::{Family, ModelConfig};
+pub use config::{Experts, Family, ModelConfig};
 pub use decoder::Decoder;
+pub(crate) use files::map;
 pub use kv::{KvBlock, SequenceKv, BLOCK_TOKENS};
 pub use libtorch::{Libtorch, LibtorchKv};
+pub use memory::{available, Memory};
+pub(crate) use progress::Progress;
+pub use quantised::WeightBlocks;
 pub use rope::RopeScaling;
-pub(crate) use weights::map;
-pub use weights::weight_files;
+pub use weights::{check_room, weight_files};
 
 use crate::kernel::{Pool, RowBuffer};
 use std::{ops::Range, path::PathBuf, sync::Arc};
@@ -37,10 +46,15 @@ pub trait Model {
     /// The model's shape.
     fn config(&self) -> &ModelConfig;
 
-    /// Number of weights.
+    /// Number of weights, those of all experts included.
     fn parameters(&self) -> u64;
 
-    /// Bytes of weights that a step reads: what bounds decoding.
+    /// Number of weights that each token meets: all but those of the experts that it does not use.
+    fn parameters_per_token(&self) -> u64 {
+        self.parameters()
+    }
+
+    /// Bytes of weights that a step of one token reads, of the experts those that it uses: what bounds decoding.
     fn weight_bytes(&self) -> u64;
 
     /// Runs on these threads from now on.
@@ -135,6 +149,22 @@ pub enum ModelError {
         tokens: u32,
         /// What the cache holds.
         capacity: u32,
+    },
+    /// A file is larger than any real one.
+    #[error("{} has more than {most} bytes", path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// What it may have.
+        most: u64,
+    },
+    /// The weights are larger than the memory that is free.
+    #[error("the weights take {} MiB, and {} MiB of memory are free", needed >> 20, free >> 20)]
+    NoRoom {
+        /// Bytes of the weights.
+        needed: u64,
+        /// Bytes that are free.
+        free: u64,
     },
     /// There is no memory for the weights.
     #[error("there is no memory for the weights")]

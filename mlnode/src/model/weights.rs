@@ -1,16 +1,24 @@
 //! Safetensors files of a model folder.
 
-use super::ModelError;
-use crate::kernel::{Matrix, Packing};
+use super::{
+    files::{map, read_small},
+    memory,
+    progress::Progress,
+    quantised::WeightBlocks,
+    ModelError,
+};
+use crate::kernel::{Fp8Packing, Matrix, Packing, SCALE_MAX};
 use half::{bf16, f16};
 use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::File,
     path::{Component, Path, PathBuf},
 };
+
+/// Bytes of an index at most; that of a model of a trillion weights has some ten million.
+const MAX_INDEX: u64 = 64 << 20;
 
 /// Names of the safetensors files of a folder, sorted: those that the index names, or the only one.
 pub fn weight_files(folder: &Path) -> Result<Vec<String>, ModelError> {
@@ -22,8 +30,7 @@ pub fn weight_files(folder: &Path) -> Result<Vec<String>, ModelError> {
     if !path.exists() {
         return Ok(vec!["model.safetensors".into()]);
     }
-    let text =
-        std::fs::read_to_string(&path).map_err(|source| ModelError::Read { path: path.clone(), source })?;
+    let text = read_small(&path, MAX_INDEX)?;
     let index: Index =
         serde_json::from_str(&text).map_err(|source| ModelError::Json { path: path.clone(), source })?;
     let names: BTreeSet<String> = index.weight_map.into_values().collect();
@@ -37,14 +44,9 @@ pub fn weight_files(folder: &Path) -> Result<Vec<String>, ModelError> {
     Ok(names.into_iter().collect())
 }
 
-/// Maps a file into memory.
-pub(crate) fn map(path: &Path) -> Result<Mmap, ModelError> {
-    let failed = |source| ModelError::Read { path: path.into(), source };
-    let file = File::open(path).map_err(failed)?;
-    // SAFETY: the map is only read. Somebody who truncates a model file while it is read can kill the process, as with
-    // every program that maps its weights; a changed byte is a wrong weight, which the digest is there to notice.
-    #[allow(unsafe_code, reason = "mapping a file is unsafe by nature; see above")]
-    unsafe { Mmap::map(&file) }.map_err(failed)
+/// Refuses a folder whose weights are damaged or do not fit the memory that is free. Reads no weight.
+pub fn check_room(folder: &Path) -> Result<(), ModelError> {
+    Weights::open(folder)?.check_memory()
 }
 
 /// The tensors of a model folder, taken one by one.
@@ -53,6 +55,9 @@ pub(crate) struct Weights {
     /// What was not taken yet, with its place.
     left: BTreeMap<String, Stored>,
     parameters: u64,
+    /// Blocks of 8-bit weights, where the config says them.
+    blocks: Option<WeightBlocks>,
+    progress: Progress,
 }
 
 /// Where a tensor lies, and as what.
@@ -116,14 +121,22 @@ fn f16s(bytes: &[u8]) -> impl ExactSizeIterator<Item = f16> + '_ {
 
 impl Weights {
     pub(crate) fn open(folder: &Path) -> Result<Self, ModelError> {
-        let mut weights = Self { files: Vec::new(), left: BTreeMap::new(), parameters: 0 };
+        let progress = Progress::new("loading weights");
+        let (files, left) = (Vec::new(), BTreeMap::new());
+        let mut weights = Self { files, left, parameters: 0, blocks: None, progress };
         for name in weight_files(folder)? {
             let path = folder.join(name);
             let map = map(&path)?;
             weights.list(&path, &map)?;
+            weights.progress.expect(map.len() as u64);
             weights.files.push((path, map));
         }
         Ok(weights)
+    }
+
+    /// The same, with 8-bit weights in these blocks.
+    pub(crate) fn with_blocks(self, blocks: Option<WeightBlocks>) -> Self {
+        Self { blocks, ..self }
     }
 
     fn list(&mut self, path: &Path, map: &Mmap) -> Result<(), ModelError> {
@@ -133,30 +146,55 @@ impl Weights {
             let start = view.data().as_ptr().addr() - map.as_ptr().addr();
             let bytes = start..start + view.data().len();
             let shape = view.shape().to_vec();
-            self.left.insert(name, Stored { file: self.files.len(), bytes, shape, kind: view.dtype() });
+            let stored = Stored { file: self.files.len(), bytes, shape, kind: view.dtype() };
+            if self.left.insert(name.clone(), stored).is_some() {
+                return Err(ModelError::Unsupported(format!("two files have the tensor {name}")));
+            }
         }
         Ok(())
     }
 
-    /// The tensor of this name, which must have this shape.
-    pub(crate) fn take(&mut self, name: &str, shape: &[u32]) -> Result<Raw<'_>, ModelError> {
-        let missing = || ModelError::MissingTensor(name.into());
-        let stored = self.left.remove(name).ok_or_else(missing)?;
+    /// Refuses weights that do not fit the memory, before any of it is taken.
+    pub(crate) fn check_memory(&self) -> Result<(), ModelError> {
+        let needed = self.left.values().map(|stored| stored.bytes.len() as u64).sum();
+        memory::check(needed)
+    }
+
+    /// Whether there is a tensor of this name that was not taken yet.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.left.contains_key(name)
+    }
+
+    /// Where a tensor lies, if it has this shape.
+    fn stored(&self, name: &str, shape: &[u32]) -> Result<&Stored, ModelError> {
+        let stored = self.left.get(name).ok_or_else(|| ModelError::MissingTensor(name.into()))?;
         let expected: Vec<usize> = shape.iter().map(|n| *n as usize).collect();
         if stored.shape != expected {
             let sizes = |shape: &[usize]| shape.iter().map(|n| *n as i64).collect();
             let (found, expected) = (sizes(&stored.shape), sizes(&expected));
             return Err(ModelError::Shape { name: name.into(), found, expected });
         }
-        let kind = match stored.kind {
+        Ok(stored)
+    }
+
+    /// The tensor of this name, which must have this shape.
+    pub(crate) fn take(&mut self, name: &str, shape: &[u32]) -> Result<Raw<'_>, ModelError> {
+        let kind = match self.stored(name, shape)?.kind {
             Dtype::F32 => Kind::F32,
             Dtype::F16 => Kind::F16,
             Dtype::BF16 => Kind::Bf16,
             other => return Err(ModelError::Unsupported(format!("{name} is stored as {other:?}"))),
         };
-        self.parameters += expected.iter().product::<usize>() as u64;
+        self.parameters += elements(shape);
+        Ok(Raw { kind, bytes: self.take_bytes(name)? })
+    }
+
+    fn take_bytes(&mut self, name: &str) -> Result<&[u8], ModelError> {
+        let missing = || ModelError::MissingTensor(name.into());
+        let stored = self.left.remove(name).ok_or_else(missing)?;
+        self.progress.advance(stored.bytes.len() as u64);
         let (_, map) = self.files.get(stored.file).ok_or_else(missing)?;
-        Ok(Raw { kind, bytes: map.get(stored.bytes).ok_or_else(missing)? })
+        map.get(stored.bytes).ok_or_else(missing)
     }
 
     /// A vector, as f32.
@@ -166,13 +204,22 @@ impl Weights {
 
     /// Matrices of so many rows each, one below the other, packed as they are stored; as f32 where that differs.
     pub(crate) fn matrix(&mut self, parts: &[(String, u32)], inputs: u32) -> Result<Matrix, ModelError> {
-        let outputs: usize = parts.iter().map(|(_, rows)| *rows as usize).sum();
-        let kinds: Vec<_> = parts.iter().filter_map(|(name, _)| Some(self.left.get(name)?.kind)).collect();
+        // Before there is any memory for them: a config may claim what it likes.
+        let kinds: Vec<Dtype> = parts
+            .iter()
+            .map(|(name, rows)| Ok(self.stored(name, &[*rows, inputs])?.kind))
+            .collect::<Result<_, ModelError>>()?;
         let kind = kinds.first().copied().filter(|first| kinds.iter().all(|kind| kind == first));
+        let outputs: usize = parts.iter().map(|(_, rows)| *rows as usize).sum();
         let shape = (outputs, inputs);
         match kind {
             Some(Dtype::BF16) => self.pack(parts, shape, |raw| bf16s(raw.bytes).collect()),
             Some(Dtype::F16) => self.pack(parts, shape, |raw| f16s(raw.bytes).collect()),
+            Some(Dtype::F8_E4M3) => self.pack_fp8(parts, shape),
+            _ if kinds.contains(&Dtype::F8_E4M3) => Err(ModelError::Unsupported(format!(
+                "{} and others of its layer are stored differently, some with 8 bits",
+                parts.first().map_or("", |(name, _)| name)
+            ))),
             _ => self.pack(parts, shape, |raw| raw.widened()),
         }
     }
@@ -187,16 +234,65 @@ impl Weights {
     where
         Matrix: From<Packing<W>>,
     {
-        let width = inputs as usize;
-        let mut packing = Packing::new(outputs, width).map_err(|source| ModelError::Memory { source })?;
+        let mut packing = Packing::new(outputs, inputs as usize).map_err(no_memory)?;
         for (name, rows) in parts {
-            let raw = self.take(name, &[*rows, inputs])?;
-            let size = size_of_kind(raw.kind) * width;
-            for bytes in raw.bytes.chunks_exact(size) {
-                packing.push(read(Raw { kind: raw.kind, bytes }).into_iter());
+            push_all(&mut packing, self.take(name, &[*rows, inputs])?, inputs, &read);
+        }
+        Ok(packing.into())
+    }
+
+    fn pack_fp8(
+        &mut self,
+        parts: &[(String, u32)],
+        (outputs, inputs): (usize, u32),
+    ) -> Result<Matrix, ModelError> {
+        let Some(blocks) = self.blocks else {
+            let name = parts.first().map_or("", |(name, _)| name);
+            return Err(ModelError::Unsupported(format!("{name} has 8 bits, and no quantization_config")));
+        };
+        let mut packing =
+            Fp8Packing::new(outputs, inputs as usize, blocks.inputs as usize).map_err(no_memory)?;
+        for (name, rows) in parts {
+            let runs = inputs.div_ceil(blocks.inputs);
+            let scale_name = format!("{name}_scale_inv");
+            let scales = self.take(&scale_name, &[rows.div_ceil(blocks.outputs), runs])?.widened();
+            if !scales.iter().all(|scale| scale.abs() <= SCALE_MAX) {
+                return Err(ModelError::Unsupported(format!("{scale_name} has a scale that is absurd")));
+            }
+            // Scales are not weights.
+            self.parameters -= scales.len() as u64;
+            self.parameters += elements(&[*rows, inputs]);
+            let bytes = self.take_bytes(name)?;
+            if bytes.iter().any(|byte| byte & 0x7f == 0x7f) {
+                return Err(ModelError::Unsupported(format!("{name} has a weight that is no number")));
+            }
+            for (row, weights) in bytes.chunks_exact(inputs as usize).enumerate() {
+                let block = row / blocks.outputs as usize * runs as usize;
+                packing.push(weights, scales.get(block..block + runs as usize).unwrap_or_default());
             }
         }
         Ok(packing.into())
+    }
+
+    /// Matrices of one shape that are stored as one tensor, one behind the other.
+    pub(crate) fn stack(
+        &mut self,
+        name: &str,
+        count: u32,
+        outputs: u32,
+        inputs: u32,
+    ) -> Result<Vec<Matrix>, ModelError> {
+        let raw = self.take(name, &[count, outputs, inputs])?;
+        let size = raw.kind.size() * outputs as usize * inputs as usize;
+        let one = |bytes| {
+            let (raw, shape) = (Raw { kind: raw.kind, bytes }, (outputs as usize, inputs as usize));
+            match raw.kind {
+                Kind::F32 => pack_one(raw, shape, |raw| f32s(raw.bytes).collect()),
+                Kind::Bf16 => pack_one(raw, shape, |raw| bf16s(raw.bytes).collect()),
+                Kind::F16 => pack_one(raw, shape, |raw| f16s(raw.bytes).collect()),
+            }
+        };
+        raw.bytes.chunks_exact(size).map(one).collect()
     }
 
     /// Forgets a tensor that is not needed.
@@ -213,9 +309,45 @@ impl Weights {
     }
 }
 
-fn size_of_kind(kind: Kind) -> usize {
-    match kind {
-        Kind::F32 => 4,
-        Kind::Bf16 | Kind::F16 => 2,
+#[allow(private_bounds, reason = "the storage types are closed: f32, bf16 and f16")]
+fn pack_one<W: crate::kernel::Plain>(
+    raw: Raw<'_>,
+    (outputs, inputs): (usize, usize),
+    read: impl Fn(Raw<'_>) -> Vec<W>,
+) -> Result<Matrix, ModelError>
+where
+    Matrix: From<Packing<W>>,
+{
+    let mut packing = Packing::new(outputs, inputs).map_err(no_memory)?;
+    push_all(&mut packing, raw, inputs as u32, &read);
+    Ok(packing.into())
+}
+
+/// Packs the rows of a tensor.
+fn push_all<W: crate::kernel::Plain>(
+    packing: &mut Packing<W>,
+    raw: Raw<'_>,
+    inputs: u32,
+    read: &impl Fn(Raw<'_>) -> Vec<W>,
+) {
+    for bytes in raw.bytes.chunks_exact(raw.kind.size() * inputs as usize) {
+        packing.push(read(Raw { kind: raw.kind, bytes }).into_iter());
+    }
+}
+
+fn no_memory(source: std::io::Error) -> ModelError {
+    ModelError::Memory { source }
+}
+
+fn elements(shape: &[u32]) -> u64 {
+    shape.iter().map(|n| u64::from(*n)).product()
+}
+
+impl Kind {
+    fn size(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::Bf16 | Self::F16 => 2,
+        }
     }
 }

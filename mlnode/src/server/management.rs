@@ -4,7 +4,10 @@ use super::{
     error::{json, HttpError},
     stream, AppState,
 };
-use crate::{config::folder_below, loader::LoadSpec, metrics::class};
+use crate::{
+    config::{folder_below, stays_below},
+    loader::LoadSpec,
+};
 use axum::{
     body::Bytes,
     extract::State,
@@ -37,10 +40,11 @@ pub(super) async fn health(State(state): State<AppState>) -> Result<Json<Health>
 
 /// `GET /metrics`
 pub(super) async fn metrics(State(state): State<AppState>) -> Result<Response, HttpError> {
+    let model = state.engine.model();
     let text = state
         .engine
         .metrics()
-        .render()
+        .render(model.as_ref().map(|model| model.info.model.as_str()))
         .map_err(|_| ApiError::internal("The metrics could not be written."))?;
     Ok(([(CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response())
 }
@@ -56,14 +60,13 @@ pub(super) async fn state(State(state): State<AppState>) -> Json<NodeState> {
         Some(_) if sprint.running > 0 || sprint.queued > 0 => Mode::Sprint,
         Some(_) => Mode::Serving,
     };
-    let generated = |class: &str| metrics.completion_tokens.with_label_values(&[class]).get();
     let verified = |result: &str| metrics.verified.with_label_values(&[result]).get();
     let numbers = Numbers {
         requests_running: engine.requests_running(),
         requests_max: engine.limits().requests_max,
         sprint_running: sprint.running,
         prompt_tokens_total: metrics.prompt_tokens.get(),
-        completion_tokens_total: generated(class::REQUEST) + generated(class::SPRINT),
+        completion_tokens_total: metrics.generation_tokens.get() + metrics.sprint_tokens.get(),
         verified_total: verified("figures") + verified("replay_failed"),
         uptime_seconds: metrics.started.elapsed().as_secs(),
     };
@@ -89,6 +92,10 @@ pub(super) async fn load(State(state): State<AppState>, body: Bytes) -> Result<J
         .ok_or_else(|| ApiError::invalid_value("model", "This node has no models_dir to load from."))?;
     let folder = folder_below(models_dir, folder.as_deref().unwrap_or(&model))
         .ok_or_else(|| ApiError::invalid_value("folder", "It must lie below models_dir."))?;
+    // A folder that cannot be looked at is refused by the loader, with the reason.
+    if stays_below(models_dir, &folder).is_ok_and(|below| !below) {
+        return Err(ApiError::invalid_value("folder", "It has links that lead out of models_dir.").into());
+    }
     let spec = LoadSpec { name: model, folder, top_k, max_context: u32::MAX, weights_digest };
     let served = state.engine.load(spec).await?;
     Ok(Json(served.info.clone()))

@@ -1,22 +1,38 @@
-"""Writes random Qwen3 and Llama models as Hugging Face folders, each with reference logits and greedy tokens by transformers.
+"""Writes random models of every family as Hugging Face folders, each with reference logits and greedy tokens by transformers.
 
     python reference.py OUT
 
 Every folder gets `reference.safetensors`: `prompt` (T), `logits` (T, vocabulary) in f32, `greedy` (N). The models vary
 in what an engine can get wrong: the ratio of query to key heads, a head width that is not hidden / heads, tied and untied
-embeddings, the rotary base and its scaling, odd vocabulary sizes, storage type and sharding.
+embeddings, the rotary base and its scaling, odd vocabulary sizes, storage type and sharding, which layers have experts and
+how many of them a token uses, and both ways of storing experts.
+
+Models with `fp8` are stored as Qwen publishes them: the weights of the linear layers as float8_e4m3fn, each block with a
+scale. Their reference is transformers in f32 on the weights that this script dequantises.
 """
 
 import json
 import pathlib
+import shutil
 import sys
 
 import torch
-from safetensors.torch import save_file
-from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
+from safetensors.torch import load_file, save_file
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+    Qwen3MoeConfig,
+    Qwen3MoeForCausalLM,
+)
 
 PROMPT_TOKENS = 70
-GREEDY_TOKENS = 24
+GREEDY_TOKENS = 64
+# The plain definitions: grouped products want widths that are multiples of 4.
+EAGER = dict(attn_implementation="eager", experts_implementation="eager")
+# The largest float8_e4m3fn.
+FP8_MAX = 448.0
 
 # With an original context so short that every kind of frequency occurs.
 LLAMA3 = dict(
@@ -24,7 +40,11 @@ LLAMA3 = dict(
 )
 LINEAR = dict(rope_type="linear", factor=2.5)
 
-FAMILIES = {"qwen3": (Qwen3Config, Qwen3ForCausalLM), "llama": (LlamaConfig, LlamaForCausalLM)}
+FAMILIES = {
+    "qwen3": (Qwen3Config, Qwen3ForCausalLM),
+    "qwen3_moe": (Qwen3MoeConfig, Qwen3MoeForCausalLM),
+    "llama": (LlamaConfig, LlamaForCausalLM),
+}
 
 CASES = {
     "mha-tied": dict(heads=4, kv_heads=4, head_dim=16, hidden=64, vocab=211, theta=1e4, tied=True),
@@ -34,8 +54,66 @@ CASES = {
     "deep-f16": dict(heads=2, kv_heads=1, head_dim=64, hidden=48, vocab=129, theta=1e3, tied=False, dtype="float16", layers=6),
     "long-rope": dict(heads=4, kv_heads=2, head_dim=20, hidden=56, vocab=997, theta=1e7, tied=True, eps=1e-5),
     "llama3": dict(heads=4, kv_heads=2, head_dim=32, hidden=96, vocab=301, theta=5e5, tied=False, family="llama", rope=LLAMA3),
+    "moe-normalised": dict(heads=4, kv_heads=2, head_dim=16, hidden=64, vocab=307, theta=1e6, tied=False, family="qwen3_moe", experts=dict(num_experts=12, num_experts_per_tok=3, moe_intermediate_size=40, norm_topk_prob=True)),
+    "moe-some-dense": dict(heads=4, kv_heads=4, head_dim=24, hidden=72, vocab=211, theta=1e4, tied=True, family="qwen3_moe", layers=5, dtype="bfloat16", shard="90KB", experts=dict(num_experts=7, num_experts_per_tok=2, moe_intermediate_size=52, norm_topk_prob=False, decoder_sparse_step=2, mlp_only_layers=[3])),
+    "moe-fused": dict(heads=6, kv_heads=2, head_dim=16, hidden=48, vocab=401, theta=1e5, tied=False, family="qwen3_moe", fused=True, experts=dict(num_experts=33, num_experts_per_tok=8, moe_intermediate_size=20, norm_topk_prob=True)),
+    "moe-fused-f16-all": dict(heads=2, kv_heads=1, head_dim=32, hidden=56, vocab=129, theta=1e4, tied=True, family="qwen3_moe", fused=True, dtype="float16", experts=dict(num_experts=4, num_experts_per_tok=4, moe_intermediate_size=33, norm_topk_prob=False)),
+    "fp8": dict(heads=4, kv_heads=2, head_dim=64, hidden=256, vocab=257, theta=1e6, tied=True, dtype="bfloat16", fp8=(128, 128)),
+    "fp8-uneven": dict(heads=3, kv_heads=1, head_dim=40, hidden=200, vocab=129, theta=1e6, tied=False, fp8=(128, 128), scales="float32"),
+    "fp8-llama": dict(heads=4, kv_heads=2, head_dim=32, hidden=96, vocab=301, theta=5e5, tied=False, family="llama", rope=LLAMA3, dtype="bfloat16", fp8=(32, 48)),
+    "fp8-moe": dict(heads=4, kv_heads=2, head_dim=32, hidden=128, vocab=205, theta=1e6, tied=False, family="qwen3_moe", dtype="bfloat16", fp8=(64, 32), experts=dict(num_experts=6, num_experts_per_tok=2, moe_intermediate_size=64, norm_topk_prob=True)),
+    "llama3-deep": dict(heads=8, kv_heads=2, head_dim=16, hidden=64, vocab=509, theta=1e4, tied=True, family="llama", rope=LLAMA3 | dict(factor=8.0, original_max_position_embeddings=32), layers=5, eps=1e-5),
     "llama-linear": dict(heads=3, kv_heads=3, head_dim=16, hidden=48, vocab=301, theta=1e4, tied=True, family="llama", rope=LINEAR, dtype="bfloat16"),
 }
+
+
+def is_quantised(name: str, tensor: torch.Tensor) -> bool:
+    """Qwen leaves embedding, output layer, routers and norms as they are."""
+    return tensor.dim() == 2 and name.endswith("_proj.weight")
+
+
+def quantise(weight: torch.Tensor, block: tuple[int, int], dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    """8-bit weights and the scale of each block; blocks at the edges may be smaller."""
+    rows, columns = weight.shape
+    counts = [-(-rows // block[0]), -(-columns // block[1])]
+    scales = torch.empty(counts)
+    for i in range(counts[0]):
+        for j in range(counts[1]):
+            part = weight[i * block[0] : (i + 1) * block[0], j * block[1] : (j + 1) * block[1]]
+            scales[i, j] = part.abs().max() / FP8_MAX
+    scales = scales.to(dtype)
+    quantised = (weight / spread(scales, block, weight)).clamp(-FP8_MAX, FP8_MAX).to(torch.float8_e4m3fn)
+    return quantised, scales
+
+
+def spread(scales: torch.Tensor, block: tuple[int, int], weight: torch.Tensor) -> torch.Tensor:
+    """The scale of every weight, in f32."""
+    rows, columns = weight.shape
+    return scales.float().repeat_interleave(block[0], 0)[:rows].repeat_interleave(block[1], 1)[:, :columns]
+
+
+def write_fp8(folder: pathlib.Path, block: tuple[int, int], dtype: torch.dtype) -> pathlib.Path:
+    """Rewrites a folder with 8-bit weights; returns one with what they stand for, in f32."""
+    stored, plain = {}, {}
+    for name, tensor in load_file(folder / "model.safetensors").items():
+        if not is_quantised(name, tensor):
+            stored[name], plain[name] = tensor, tensor.float()
+            continue
+        quantised, scales = quantise(tensor.float(), block, dtype)
+        stored[name], stored[name + "_scale_inv"] = quantised, scales
+        plain[name] = quantised.float() * spread(scales, block, tensor)
+    reference = folder.with_name(folder.name + "-dequantised")
+    reference.mkdir()
+    shutil.copy(folder / "config.json", reference / "config.json")
+    save_file(plain, reference / "model.safetensors", metadata={"format": "pt"})
+    save_file(stored, folder / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"] = dict(
+        activation_scheme="dynamic", fmt="e4m3", quant_method="fp8", weight_block_size=block,
+        modules_to_not_convert=["lm_head"],
+    )
+    (folder / "config.json").write_text(json.dumps(config))
+    return reference
 
 
 def write_case(folder: pathlib.Path, seed: int, case: dict) -> None:
@@ -53,7 +131,8 @@ def write_case(folder: pathlib.Path, seed: int, case: dict) -> None:
         tie_word_embeddings=case["tied"],
         rms_norm_eps=case.get("eps", 1e-6),
         max_position_embeddings=256,
-        attn_implementation="eager",
+        **EAGER,
+        **case.get("experts", {}),
     )
     model = make_model(config).eval()
     with torch.no_grad():
@@ -62,10 +141,15 @@ def write_case(folder: pathlib.Path, seed: int, case: dict) -> None:
             if name.endswith("norm.weight"):
                 weight.copy_(1 + 0.2 * torch.randn_like(weight))
             else:
-                weight.copy_(torch.randn_like(weight) * 1.5 / weight.shape[1] ** 0.5)
+                weight.copy_(torch.randn_like(weight) * 1.5 / weight.shape[-1] ** 0.5)
     dtype = getattr(torch, case.get("dtype", "float32"))
-    model.to(dtype).save_pretrained(folder, max_shard_size=case.get("shard", "1GB"))
-    model = make_model.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+    model.to(dtype).save_pretrained(
+        folder, max_shard_size=case.get("shard", "1GB"), save_original_format=not case.get("fused", False)
+    )
+    source = folder
+    if block := case.get("fp8"):
+        source = write_fp8(folder, block, getattr(torch, case.get("scales", "bfloat16")))
+    model = make_model.from_pretrained(source, dtype=torch.float32, **EAGER).eval()
     prompt = torch.randint(0, case["vocab"], (1, PROMPT_TOKENS))
     with torch.no_grad():
         logits = model(prompt).logits[0].float()
