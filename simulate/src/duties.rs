@@ -76,10 +76,9 @@ impl World {
     /// Shows the chain the window that does not replay, beside the executor's receipt.
     fn prove(&self, verifier: usize, id: InferenceId) {
         let asked = &self.asked[&id];
-        let fallen = |state| state == InferenceState::Invalid;
         let (Some(answer), Some(record)) = (&asked.answer, Inference::record(id)) else { return };
         let Some(evidence) = answer.evidence(&asked.task, &self.profile) else { return };
-        if fallen(record.state) {
+        if record.state == InferenceState::Invalid {
             return;
         }
         let executor = &self.hosts[asked.executor].keys;
@@ -104,12 +103,16 @@ impl World {
         }
     }
 
-    /// Every host does what it has not done of its duties in an epoch: what coverage assigned, and what is disputed.
+    /// Every host looks at what coverage assigned to it, and at what is still disputed.
     pub(crate) fn catch_up(&mut self, epoch: Option<EpochIndex>) {
         let Some(epoch) = epoch else { return };
-        let all: Vec<u32> = (0..Inference::count(epoch)).collect();
+        let open = |index: &u32| {
+            let record = Inference::record(InferenceId { epoch, index: *index });
+            record.is_some_and(|r| r.first_verdict_at.is_none() || r.state == InferenceState::Disputed)
+        };
+        let open: Vec<u32> = (0..Inference::count(epoch)).filter(open).collect();
         for host in 0..self.hosts.len() {
-            self.do_undone(host, epoch, Some(&all));
+            self.do_undone(host, epoch, Some(&open));
         }
         self.vote();
     }

@@ -1,6 +1,6 @@
 //! `starling-simulate`: runs scenarios and prints what they came to.
 
-use anyhow::{Context, Result};
+use anyhow::{bail, Context, Result};
 use clap::{Args, Parser, Subcommand};
 use starling_runtime::genesis;
 use starling_simulate::{
@@ -100,15 +100,16 @@ impl Network {
         if self.scenarios.is_empty() {
             chosen.extend(&SCENARIOS[1..]);
         }
-        let (mut rows, mut summaries) = (Vec::new(), Vec::new());
+        let (mut rows, mut summaries, mut wrong) = (Vec::new(), Vec::new(), Vec::new());
         let mut honest_mean = None;
         for scenario in chosen {
             let outcome = scenario.run(size)?;
-            outcome.check()?;
+            wrong.extend(outcome.check().err());
             let baseline = *honest_mean.get_or_insert(outcome.honest_mean());
+            let summary = tables::summary(&outcome, baseline);
+            eprintln!("{}", serde_json::to_string(&summary)?);
             rows.extend(tables::rows(&outcome));
-            summaries.push(tables::summary(&outcome, baseline));
-            eprintln!("simulate: {} has run", scenario.name);
+            summaries.push(summary);
         }
         if self.json {
             for row in &rows {
@@ -120,7 +121,10 @@ impl Network {
         } else {
             println!("{}\n{}", tables::markdown_rows(&rows), tables::markdown_summaries(&summaries));
         }
-        Ok(())
+        match wrong.is_empty() {
+            true => Ok(()),
+            false => bail!("what must not happen: {wrong:#?}"),
+        }
     }
 }
 

@@ -110,9 +110,9 @@ fn lying(hosts: u32) -> Vec<(Expect, Member)> {
     cast
 }
 
-/// One operator with five small hosts that are honest but for sparing each other, and one whose five cheat.
+/// One operator with small hosts that are honest but for sparing each other, and one whose small hosts cheat.
 fn sybils() -> Vec<(Expect, Member)> {
-    const HOSTS: u32 = 5;
+    const HOSTS: u32 = 3;
     let small = |gang: u32, inner: Box<dyn Behaviour>| Member {
         behaviour: Box::new(Shielding(inner)),
         capacity: CAPACITY / HOSTS,

@@ -57,7 +57,8 @@ pub struct Summary {
     pub false_convictions: u32,
     /// Honest hosts that a verifier's sequential test accused.
     pub false_accusations: u32,
-    /// What an honest host was paid less than in the network without adversaries, in percent. Negative: more.
+    /// What honest hosts were paid less than their share of the hardware of what the network without adversaries was paid, in
+    /// percent. Negative: more.
     pub honest_loss_percent: f64,
     /// Tricks of clients that were refused.
     pub tricks_refused: u32,
@@ -113,20 +114,23 @@ fn row(outcome: &Outcome, kind: String, fair: f64) -> Row {
     }
 }
 
-/// The summary of a scenario, beside the one without adversaries.
+/// The summary of a scenario, beside what a host of the same network without adversaries was paid.
 pub fn summary(outcome: &Outcome, honest_mean: f64) -> Summary {
     let honest: Vec<_> =
         outcome.simulation.hosts().iter().filter(|host| host.behaviour.is_honest()).collect();
     let clients = outcome.simulation.clients();
+    let hosts = outcome.simulation.hosts();
+    let hardware: f64 = hosts.iter().map(|host| f64::from(host.capacity)).sum();
+    let fair = honest_mean * hosts.len() as f64 * f64::from(CAPACITY) / hardware;
     Summary {
         scenario: outcome.scenario.name,
-        hosts: outcome.simulation.hosts().len() as u32,
+        hosts: hosts.len() as u32,
         epochs: outcome.size.epochs,
         requests: outcome.simulation.requests(),
         honest_host_epochs: honest.iter().map(|host| u64::from(host.fate.epochs_with_weight)).sum(),
         false_convictions: honest.iter().filter(|host| host.fate.convictions > 0).count() as u32,
         false_accusations: honest.iter().filter(|host| host.fate.accused_in.is_some()).count() as u32,
-        honest_loss_percent: 100.0 * (1.0 - outcome.honest_mean() / honest_mean),
+        honest_loss_percent: 100.0 * (1.0 - outcome.honest_mean() / fair),
         tricks_refused: clients.iter().map(|client| client.refused).sum(),
         tricks_worked: clients.iter().map(|client| client.worked).sum(),
     }
