@@ -155,7 +155,7 @@ impl<T: Config> Pallet<T> {
     /// 2. Plans are kept for the current session and the next only.
     /// 3. BABE's sets are not empty, have no weight 0, and the next one is the plan of the next session.
     /// 4. GRANDPA's set is not empty and has no weight 0.
-    #[cfg(any(feature = "try-runtime", test))]
+    #[cfg(any(feature = "invariants", test))]
     pub fn do_try_state() -> Result<(), sp_runtime::TryRuntimeError> {
         use frame_support::ensure;
         let current = pallet_session::Pallet::<T>::current_index();

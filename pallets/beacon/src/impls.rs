@@ -174,7 +174,7 @@ impl<T: Config> Pallet<T> {
     ///    than all hosts together.
     /// 3. Coverage seeds of an epoch are those of the windows `0..CoverageDrawn`.
     /// 4. Nothing is left of an epoch before `PrunedTo`, which is no later than the epoch before the last.
-    #[cfg(any(feature = "try-runtime", test))]
+    #[cfg(any(feature = "invariants", test))]
     pub fn do_try_state() -> Result<(), sp_runtime::TryRuntimeError> {
         use crate::{types::Tally, CoverageDrawn};
         use frame_support::ensure;

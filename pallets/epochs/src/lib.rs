@@ -368,7 +368,7 @@ impl<T: Config> Pallet<T> {
     /// 3. The extension is a whole number of reveal windows, at most as many as allowed; a sprint is cancelled only
     ///    when all are used.
     /// 4. The epoch before ended where the current one began.
-    #[cfg(any(feature = "try-runtime", test))]
+    #[cfg(any(feature = "invariants", test))]
     pub fn do_try_state() -> Result<(), sp_runtime::TryRuntimeError> {
         use frame_support::ensure;
         let epoch = Current::<T>::get();

@@ -140,7 +140,7 @@ impl<T: Config> Pallet<T> {
     /// 3. A worker account is self-sufficient.
     /// 4. The profiles of a host ascend.
     /// 5. The count is the number of hosts that are neither suspended nor removed; a removed host was convicted twice.
-    #[cfg(any(feature = "try-runtime", test))]
+    #[cfg(any(feature = "invariants", test))]
     pub fn do_try_state() -> Result<(), sp_runtime::TryRuntimeError> {
         use frame_support::traits::fungible::InspectHold;
         let mut hosts = 0u32;

@@ -201,7 +201,7 @@ impl<T: Config> Pallet<T> {
     /// 1. Ids are dense from 0 to the count, and the count is within its bound.
     /// 2. Every profile is valid.
     /// 3. The names in use are those of the profiles that are not retired.
-    #[cfg(any(feature = "try-runtime", test))]
+    #[cfg(any(feature = "invariants", test))]
     pub fn do_try_state() -> Result<(), sp_runtime::TryRuntimeError> {
         use frame_support::{ensure, traits::Get};
         let count = Count::<T>::get();

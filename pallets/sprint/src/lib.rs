@@ -45,7 +45,7 @@ extern crate alloc;
 mod election;
 mod hooks;
 mod impls;
-#[cfg(any(test, feature = "try-runtime"))]
+#[cfg(any(test, feature = "invariants"))]
 mod invariants;
 #[cfg(test)]
 mod mock;

@@ -56,7 +56,7 @@ mod disputes;
 mod duties;
 mod fraud;
 mod hooks;
-#[cfg(any(test, feature = "try-runtime"))]
+#[cfg(any(test, feature = "invariants"))]
 mod invariants;
 #[cfg(test)]
 mod mock;

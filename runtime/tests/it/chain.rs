@@ -11,8 +11,9 @@ use sp_core::{sr25519, Pair};
 use sp_runtime::{traits::Header as _, BuildStorage, Digest, DigestItem};
 use starling_primitives::{schedule::EpochState, traits::Clock, vrf, AccountId, BlockNumber, H256};
 use starling_runtime::{
-    genesis, Babe, Epochs, Executive, Header, Runtime, RuntimeCall, RuntimeGenesisConfig, RuntimeOrigin,
-    Session, System, UncheckedExtrinsic,
+    genesis, Authorities, Babe, Beacon, Epochs, Executive, Header, Hosts, Inference, Profiles, Rewards,
+    Runtime, RuntimeCall, RuntimeGenesisConfig, RuntimeOrigin, Session, Sprint, System, UncheckedExtrinsic,
+    Verification,
 };
 
 /// The slot of block 1.
@@ -103,18 +104,21 @@ pub(crate) fn block_with<R>(inside: impl FnOnce() -> R) -> R {
     Executive::apply_extrinsic(inherent).expect("the inherent is valid").expect("time goes on");
     let result = inside();
     Executive::finalize_block();
-    #[cfg(feature = "try-runtime")]
     check_invariants();
     result
 }
 
-/// The invariants of every pallet, with `--features try-runtime`.
-#[cfg(feature = "try-runtime")]
+/// The invariants of every pallet of ours.
 fn check_invariants() {
-    use frame_support::traits::{TryState, TryStateSelect};
-    type Pallets = starling_runtime::AllPalletsWithSystem;
-    <Pallets as TryState<BlockNumber>>::try_state(System::block_number(), TryStateSelect::All)
-        .expect("the invariants of every pallet hold");
+    Epochs::do_try_state().expect("the clock");
+    Authorities::do_try_state().expect("the authorities");
+    Profiles::do_try_state().expect("the profiles");
+    Hosts::do_try_state().expect("the registry");
+    Beacon::do_try_state().expect("the beacon");
+    Sprint::do_try_state().expect("the sprint");
+    Inference::do_try_state().expect("the records and the ledger");
+    Verification::do_try_state().expect("the verdicts");
+    Rewards::do_try_state().expect("the pots");
 }
 
 /// Makes an empty block.

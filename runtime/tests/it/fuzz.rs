@@ -1,9 +1,12 @@
-//! Random calls of everybody over all pallets: nothing panics, and no unit of money appears or disappears.
+//! Random calls of everybody over all pallets: nothing panics, no unit of money appears or disappears, and every pallet's
+//! own invariants hold after each block.
 //!
-//! With `--features try-runtime` every pallet's own invariants are checked after each block, too.
+//! `PROPTEST_CASES` sets the number of sequences; `scripts/fuzz` runs many. What it finds is kept in
+//! `tests/proptest-regressions` and tried first from then on.
 
 use crate::{
     answers::{Answer, Client, TOKENS},
+    calls::AnyCall,
     chain::{block, block_with, epoch, genesis_hash, run, Host},
 };
 use frame_support::{dispatch::DispatchResult, traits::fungible::InspectHold};
@@ -39,6 +42,7 @@ enum Step {
     Registry { host: usize, call: u8 },
     Blocks(u32),
     Epoch { absent: usize, fabricated: bool },
+    Call(AnyCall),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -56,6 +60,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (host.clone(), 0u8..5).prop_map(|(host, call)| Step::Registry { host, call }),
         2 => (1u32..12).prop_map(Step::Blocks),
         2 => (0usize..6, any::<bool>()).prop_map(|(absent, fabricated)| Step::Epoch { absent, fabricated }),
+        20 => AnyCall::strategy().prop_map(Step::Call),
     ]
 }
 
@@ -135,6 +140,7 @@ impl World {
             Step::Registry { host, call } => self.registry(host, call),
             Step::Blocks(blocks) => (0..blocks).for_each(|_| self.block(|| ())),
             Step::Epoch { absent, fabricated } => self.epoch(absent, fabricated),
+            Step::Call(call) => self.block(|| ignore(call.make())),
         }
     }
 
@@ -265,8 +271,13 @@ impl World {
     }
 }
 
+/// Sequences that are tried: a sequence takes about a second.
+fn cases() -> u32 {
+    std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(8)
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 8, max_shrink_iters: 60, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(), max_shrink_iters: 60, ..ProptestConfig::default() })]
     #[test]
     fn books_balance_after_every_block(steps in prop::collection::vec(step(), 10..60)) {
         run(genesis::TEST, || {

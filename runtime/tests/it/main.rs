@@ -2,6 +2,7 @@
 
 mod answers;
 mod authorities;
+mod calls;
 mod chain;
 mod duties;
 mod fraud;
