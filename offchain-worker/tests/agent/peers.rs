@@ -40,6 +40,7 @@ async fn a_verifier_gets_the_transcript_it_asks_for() {
         tape_seed: tape_seed(&EPOCH_SEED, &id),
         transcript: served.transcript,
         prompt_tokens: served.prompt_tokens,
+        constraint: served.constraint,
     };
     let outcomes = verifier.agent.fleet().verify(0, vec![item; 300]).await.unwrap();
     let figures = Figures { tokens: 1, distance_sum: 2, margin_sum: 3 };
