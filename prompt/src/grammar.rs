@@ -37,6 +37,10 @@ fn limits() -> ParserLimits {
 
 /// The largest `minItems`, `maxLength` and so on of a schema. No answer comes near.
 const MAX_COUNT: u64 = 1 << 20;
+/// The largest `minimum`, `maximum` and so on: 2^53. The library computes with 64 bits.
+const MAX_LIMIT: f64 = 9_007_199_254_740_992.0;
+/// Repetitions of one pattern, multiplied: the library writes counted ones out.
+const MAX_REPETITIONS: u64 = 10_000;
 /// References that a schema may make.
 const MAX_REFERENCES: usize = 256;
 /// White space that a value may have between its parts, at most once in a place: the usual ways to lay out JSON, and
@@ -149,6 +153,7 @@ fn read_schema(text: &str) -> Result<Value, GrammarError> {
 fn check_counts(schema: &Value) -> Result<(), GrammarError> {
     const COUNTS: [&str; 6] =
         ["minItems", "maxItems", "minLength", "maxLength", "minProperties", "maxProperties"];
+    const LIMITS: [&str; 5] = ["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"];
     match schema {
         Value::Array(items) => items.iter().try_for_each(check_counts),
         Value::Object(fields) => fields.iter().try_for_each(|(name, value)| {
@@ -156,10 +161,34 @@ fn check_counts(schema: &Value) -> Result<(), GrammarError> {
             if counts && value.as_u64().is_none_or(|count| count > MAX_COUNT) {
                 return Err(GrammarError(format!("'{name}' is not an integer from 0 to {MAX_COUNT}")));
             }
+            if LIMITS.contains(&name.as_str()) && value.as_f64().is_some_and(|limit| limit.abs() > MAX_LIMIT)
+            {
+                return Err(GrammarError(format!(
+                    "'{name}' is beyond what a number in JSON can say exactly"
+                )));
+            }
+            match (name.as_str(), value) {
+                ("pattern", Value::String(pattern)) => check_pattern(pattern)?,
+                ("patternProperties", Value::Object(by_pattern)) => {
+                    by_pattern.keys().try_for_each(|pattern| check_pattern(pattern))?;
+                }
+                _ => {}
+            }
             check_counts(value)
         }),
         _ => Ok(()),
     }
+}
+
+/// Multiplies what follows a brace: more than the pattern repeats, never less.
+fn check_pattern(pattern: &str) -> Result<(), GrammarError> {
+    let repetitions = pattern.split('{').skip(1).try_fold(1u64, |product, rest| {
+        let counts = rest.split('}').next().unwrap_or_default().split(',');
+        let most = counts.filter_map(|count| count.trim().parse().ok()).max().unwrap_or(1u64).max(1);
+        product.checked_mul(most).filter(|product| *product <= MAX_REPETITIONS)
+    });
+    let too_many = || GrammarError(format!("a pattern repeats more than {MAX_REPETITIONS} times"));
+    repetitions.map(drop).ok_or_else(too_many)
 }
 
 fn references(schema: &Value) -> usize {

@@ -7,7 +7,8 @@
 //! - [`openai`]: the wire types.
 //! - [`TokenizerBundle`]: tokenizer, chat template and defaults of a model as one value with a digest.
 //! - [`Tokenizer`]: text to tokens, messages to tokens, tokens to text.
-//! - [`plan`]: request to [`Planned`], or an [`ApiError`] as OpenAI words it.
+//! - [`plan`]: request to [`Planned`], or an [`ApiError`] as OpenAI words it; [`AnyRequest`] for either form of the API.
+//! - [`GrammarState`]: the tokens that a request's grammar allows next.
 //! - [`Detokenizer`] and [`StopMatcher`]: tokens to text while they arrive.
 //! - [`Answer`]: tokens to chunks and to the final body.
 //!

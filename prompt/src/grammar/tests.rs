@@ -106,6 +106,8 @@ fn what_cannot_be_followed_says_why_and_allows_only_the_end() {
         (json!({"$ref": "https://example.org/schema"}), ""),
         (json!({"type": "string", "maxLength": u64::MAX}), "maxLength"),
         (json!({"type": "array", "minItems": -1}), "minItems"),
+        (json!({"type": "integer", "minimum": -1e300}), "minimum"),
+        (json!({"type": "string", "pattern": "((a{1000}){0,1000})"}), "pattern"),
         (json!([1]), "object"),
         (json!({"not": {}}), ""),
     ] {
