@@ -5,8 +5,11 @@ use anyhow::{bail, Context, Result};
 use eventsource_stream::Eventsource;
 use futures::StreamExt;
 use serde_json::{json, Value};
-use starling_prompt::parse_request;
-use std::io::{self, BufRead, Write};
+use starling_prompt::AnyRequest;
+use std::{
+    io::{self, BufRead, Write},
+    sync::Arc,
+};
 
 /// What the person wants.
 #[derive(Clone, Debug)]
@@ -50,7 +53,7 @@ async fn turn(
         "max_tokens": options.max_tokens, "temperature": options.temperature,
     })
     .to_string();
-    let request = parse_request(body.as_bytes())?;
+    let request = Arc::new(AnyRequest::chat(body.as_bytes())?);
     let asked = proxy.ask(&request, &body.into()).await?;
     let mut read = Read::default();
     let mut events = asked.response.bytes_stream().eventsource();

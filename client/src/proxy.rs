@@ -21,8 +21,8 @@ use futures::StreamExt;
 use serde_json::{json, Value};
 use starling_chain_client::ChainClient;
 use starling_prompt::{
-    openai::{ChatCompletionRequest, ErrorBody, Model as ModelEntry, ModelList},
-    parse_request, plan, ApiError, Limits, Planned,
+    openai::{ErrorBody, Model as ModelEntry, ModelList},
+    AnyRequest, ApiError, Limits, Planned,
 };
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use tokio::sync::mpsc;
@@ -92,16 +92,21 @@ impl Proxy {
     }
 
     /// Signs a request and has it run: a random active host first, others while one cannot be reached or is full.
-    pub async fn ask(&self, request: &ChatCompletionRequest, body: &Bytes) -> Result<Asked, ApiError> {
+    pub async fn ask(&self, request: &Arc<AnyRequest>, body: &Bytes) -> Result<Asked, ApiError> {
         let gateways = self.inner.gateways.shuffled().await.map_err(|error| {
             tracing::error!(error = format!("{error:#}"), "the chain cannot be read");
             ApiError::unavailable("The Starling node does not answer; try again later.")
         })?;
-        let model = self.inner.models.find(&request.model, &gateways).await?;
-        let planned = plan(&model.tokenizer, request, &Limits::from(&model.profile))?;
+        let model = self.inner.models.find(request.model(), &gateways).await?;
+        let (planning, tokenizer) = (request.clone(), model.tokenizer.clone());
+        let limits = Limits::from(&model.profile);
+        // Rendering and tokenising a long conversation takes milliseconds, and so does a schema.
+        let planned = tokio::task::spawn_blocking(move || planning.plan(&tokenizer, &limits))
+            .await
+            .map_err(|_| ApiError::internal("The request could not be planned."))??;
         let mut last = ApiError::unavailable("No active host takes requests right now; try again later.");
         for gateway in gateways.into_iter().take(MAX_GATEWAYS) {
-            match self.ask_one(&gateway, &model, &planned, body).await {
+            match self.ask_one(&gateway, &model, &planned, request.path(), body).await {
                 Ok(response) => return Ok(Asked { response, gateway, stream: planned.stream }),
                 Err(error) if error.is_retryable() => {
                     tracing::warn!(gateway = gateway.url, status = error.status, %error, "asking another host");
@@ -118,6 +123,7 @@ impl Proxy {
         gateway: &Gateway,
         model: &Model,
         planned: &Planned,
+        path: &str,
         body: &Bytes,
     ) -> Result<reqwest::Response, ApiError> {
         let tick = self
@@ -134,7 +140,7 @@ impl Proxy {
         let response = self
             .inner
             .http
-            .post(format!("{}/v1/chat/completions", gateway.url))
+            .post(format!("{}{path}", gateway.url))
             .header(header::CONTENT_TYPE, "application/json")
             .header("x-starling-header", hex::encode(header.encode()))
             .header("x-starling-authorization", hex::encode(authorization.encode()))
@@ -208,10 +214,11 @@ pub async fn serve(listen: SocketAddr, proxy: Proxy) -> Result<()> {
 pub fn router(proxy: Proxy) -> Router {
     Router::new()
         .route("/v1/chat/completions", post(chat_completions))
+        .route("/v1/completions", post(completions))
         .route("/v1/models", get(models))
         .fallback(|| async {
             refuse(&ApiError::not_found(
-                "There is no such route; this proxy serves /v1/chat/completions and /v1/models.",
+                "There is no such route; this proxy serves /v1/chat/completions, /v1/completions and /v1/models.",
             ))
         })
         .layer(axum::extract::DefaultBodyLimit::max(MAX_BODY))
@@ -230,16 +237,34 @@ async fn models(State(proxy): State<Proxy>) -> Response {
 }
 
 async fn chat_completions(State(proxy): State<Proxy>, body: Bytes) -> Response {
+    answer(proxy, AnyRequest::chat(&body), &body).await
+}
+
+async fn completions(State(proxy): State<Proxy>, body: Bytes) -> Response {
+    answer(proxy, AnyRequest::completion(&body), &body).await
+}
+
+async fn answer(proxy: Proxy, request: Result<AnyRequest, ApiError>, body: &Bytes) -> Response {
     let answer = async {
-        let request = parse_request(&body)?;
-        let asked = proxy.ask(&request, &body).await?;
-        Ok((request.model, asked))
+        let request = Arc::new(request?);
+        let asked = proxy.ask(&request, body).await?;
+        Ok((request.model().to_owned(), asked))
     };
     match answer.await {
         Ok((model, asked)) if asked.stream => relay(proxy, model, asked),
         Ok((model, asked)) => whole(&proxy, &model, asked).await,
         Err(error) => refuse(&error),
     }
+}
+
+/// What an answer, or a piece of one, says to people: its text, or the calls of tools.
+fn said(choice: &Value, message: &str) -> String {
+    let text = [choice[message].get("content"), choice.get("text")].into_iter().flatten();
+    let mut said: String = text.filter_map(Value::as_str).collect();
+    for call in choice[message]["tool_calls"].as_array().into_iter().flatten() {
+        said.push_str(&call["function"].to_string());
+    }
+    said
 }
 
 /// A plain answer: read, its receipt kept, and handed on as it is.
@@ -258,8 +283,8 @@ async fn whole(proxy: &Proxy, model: &str, asked: Asked) -> Response {
     }
     let Ok(bytes) = asked.response.bytes().await else { return unreadable() };
     let Ok(json) = serde_json::from_slice::<Value>(&bytes) else { return unreadable() };
-    let text = json.pointer("/choices/0/message/content").and_then(Value::as_str).unwrap_or_default();
-    proxy.keep_receipt(model, &asked.gateway, Tail::from_json(&json["starling"]), text.to_owned());
+    let text = said(&json["choices"][0], "message");
+    proxy.keep_receipt(model, &asked.gateway, Tail::from_json(&json["starling"]), text);
     ([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], bytes).into_response()
 }
 
@@ -315,9 +340,7 @@ impl Read {
             return true;
         }
         let Ok(chunk) = serde_json::from_str::<Value>(data) else { return true };
-        if let Some(piece) = chunk.pointer("/choices/0/delta/content").and_then(Value::as_str) {
-            self.text.push_str(piece);
-        }
+        self.text.push_str(&said(&chunk["choices"][0], "delta"));
         if let Some(proof) = Tail::from_json(&chunk["starling"]) {
             self.proof = Some(proof);
         }
@@ -344,13 +367,14 @@ mod tests {
         assert!(read.take(r#"{"choices":[{"delta":{"role":"assistant","content":""}}]}"#));
         assert!(read.take(r#"{"choices":[{"delta":{"content":"A dog"}}],"starling":{"window_hash":"0x00"}}"#));
         assert!(read.take(r#"{"choices":[{"delta":{"content":" barks"}}]}"#));
+        assert!(read.take(r#"{"choices":[{"text":"."}]}"#));
         assert_eq!(read.proof, None);
         let id = format!("0x{}", "11".repeat(32));
         let tail = json!({ "choices": [], "starling": {
             "request_id": id, "receipt": "00", "header": "00", "transcript": "00", "prompt_tokens": [1, 2] } });
         assert!(read.take(&tail.to_string()));
         assert!(read.take("[DONE]"));
-        assert_eq!(read.text, "A dog barks");
+        assert_eq!(read.text, "A dog barks.");
         assert_eq!(read.proof.unwrap().prompt_tokens, [1, 2]);
         assert!(read.done);
     }

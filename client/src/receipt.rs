@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use starling_chain_client::ChainClient;
 use starling_primitives::{
+    constraint::{check_bound, Constraint},
     receipt::SignedReceipt,
     replay::{replay_with, Checks},
     request::RequestHeader,
@@ -32,6 +33,9 @@ pub struct Tail {
     pub transcript: String,
     /// Token ids of the prompt.
     pub prompt_tokens: Vec<u32>,
+    /// SCALE of the [`Constraint`] that the answer had to keep to, in hex.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub constraint: Option<String>,
 }
 
 /// An answer as it is saved.
@@ -110,6 +114,10 @@ impl SavedReceipt {
         {
             bail!("header, transcript and receipt belong to different requests");
         }
+        let constraint = self.proof.constraint.as_ref();
+        let constraint: Option<Constraint> = constraint.map(|text| decode("constraint", text)).transpose()?;
+        // Whether its tokens are the vocabulary's, and whether it was kept, is for verifiers to say: they have a model.
+        check_bound(constraint.as_ref(), &header, u32::MAX)?;
         let seed = tape_seed(&receipt.receipt.epoch_seed, &finished.request_id);
         let checks = Checks { prompt: Some(&self.proof.prompt_tokens), ..Checks::default() };
         let replayed =
@@ -155,6 +163,7 @@ mod tests {
     use codec::Encode;
     use starling_chain_client::Keypair;
     use starling_primitives::{
+        constraint::TokenBias,
         receipt::Receipt,
         records::{response_hash, Finished},
         request::{prompt_hash, SamplingParams},
@@ -171,11 +180,13 @@ mod tests {
 
     /// An answer as an honest executor signs it, with every record changed by `change` before it is committed to.
     fn receipt_of(change: impl Fn(&mut TokenRecord)) -> SavedReceipt {
+        let constraint = Constraint { logit_bias: vec![TokenBias { token: 9, milli: 1 }], grammar: None };
         let header = RequestHeader {
             profile: 0,
             prompt_hash: prompt_hash(&PROMPT),
             sampling: SamplingParams { temperature_milli: 900, ..SamplingParams::GREEDY },
             max_tokens: TOKENS,
+            constraint: Some(constraint.hash()),
             nonce: [7; 32],
         };
         let epoch_seed = H256::repeat_byte(3);
@@ -212,6 +223,7 @@ mod tests {
                 header: hex::encode(header.encode()),
                 transcript: hex::encode(transcript.encode()),
                 prompt_tokens: PROMPT.to_vec(),
+                constraint: Some(hex::encode(constraint.encode())),
             },
             answer: "forty tokens".into(),
         }
@@ -279,6 +291,10 @@ mod tests {
         let receipt = honest();
         let other_prompt = Tail { prompt_tokens: vec![4, 5, 7], ..receipt.proof.clone() };
         assert!(error_of(&SavedReceipt { proof: other_prompt, ..receipt.clone() }).contains("replay"));
+        for constraint in [None, Some("0000".into())] {
+            let other = Tail { constraint, ..receipt.proof.clone() };
+            assert!(error_of(&SavedReceipt { proof: other, ..receipt.clone() }).contains("constraint"));
+        }
         let other_chain = SavedReceipt { genesis: H256::zero(), ..receipt.clone() };
         assert!(error_of(&other_chain).contains("signature"));
         let other_request = Tail { request_id: H256::zero(), ..receipt.proof.clone() };

@@ -70,6 +70,7 @@ mod tests {
             prompt_hash: H256::repeat_byte(1),
             sampling: SamplingParams::GREEDY,
             max_tokens: 8,
+            constraint: None,
             nonce: [3; 32],
         };
         let signed = signer.authorize(&header, AccountId::new([9; 32]), 100, 50);

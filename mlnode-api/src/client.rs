@@ -1,9 +1,9 @@
 //! The client.
 
 use crate::{
-    ErrorBody, ErrorDetail, GenerateEvent, GenerateRequest, Health, LoadRequest, ModelInfo, ModelsResponse,
-    NodeState, SprintEvent, SprintRunRequest, SprintStatus, TokenizeRequest, TokenizeResponse, UnloadRequest,
-    VerifyRequest, VerifyResponse,
+    DetokenizeRequest, DetokenizeResponse, ErrorBody, ErrorDetail, GenerateEvent, GenerateRequest, Health,
+    LoadRequest, ModelInfo, ModelsResponse, NodeState, SprintEvent, SprintRunRequest, SprintStatus,
+    TokenizeRequest, TokenizeResponse, UnloadRequest, VerifyRequest, VerifyResponse,
 };
 use async_trait::async_trait;
 use eventsource_stream::Eventsource;
@@ -168,6 +168,11 @@ impl MlNodeClient {
     /// `POST /v1/tokenize`.
     pub async fn tokenize(&self, request: &TokenizeRequest) -> Result<TokenizeResponse, ClientError> {
         self.post(&self.config.inference_url, "/v1/tokenize", request).await
+    }
+
+    /// `POST /v1/detokenize`.
+    pub async fn detokenize(&self, request: &DetokenizeRequest) -> Result<DetokenizeResponse, ClientError> {
+        self.post(&self.config.inference_url, "/v1/detokenize", request).await
     }
 
     /// `POST /v1/chat/completions`: the raw answer, streamed or not, as the node words it.

@@ -2,7 +2,7 @@
 
 use crate::{hex_bytes, ErrorDetail};
 use serde::{Deserialize, Serialize};
-use starling_primitives::{request::RequestHeader, H256};
+use starling_primitives::{constraint::Constraint, request::RequestHeader, H256};
 
 /// Body of `POST /v1/generate`; the answer is a stream of [`GenerateEvent`]s.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,6 +16,9 @@ pub struct GenerateRequest {
     pub prompt_tokens: Vec<u32>,
     /// Seed of the tape that the tokens are drawn with.
     pub tape_seed: H256,
+    /// What the answer keeps to: what the header holds the hash of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub constraint: Option<Constraint>,
     /// Strings that end the generation. The transcript keeps their tokens, the text does not show them.
     #[serde(default)]
     pub stop: Vec<String>,
@@ -78,6 +81,9 @@ pub struct Done {
     pub text: String,
     /// Tokens of the prompt.
     pub prompt_tokens: u32,
+    /// Of these, tokens whose keys and values were known from earlier requests.
+    #[serde(default)]
+    pub cached_tokens: u32,
     /// Tokens generated, an end-of-sequence token included.
     pub completion_tokens: u32,
     /// `Finished::transcript_root`.
@@ -104,4 +110,21 @@ pub struct TokenizeRequest {
 pub struct TokenizeResponse {
     /// Its token ids.
     pub tokens: Vec<u32>,
+}
+
+/// Body of `POST /v1/detokenize`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DetokenizeRequest {
+    /// Name under which the model was loaded.
+    pub model: String,
+    /// Token ids. Special tokens and ids that the tokenizer does not know give no text.
+    pub tokens: Vec<u32>,
+}
+
+/// Answer to a [`DetokenizeRequest`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DetokenizeResponse {
+    /// The text.
+    pub text: String,
 }

@@ -19,7 +19,10 @@ mod verify;
 
 pub use client::{ClientConfig, ClientError, EventStream, MlNode, MlNodeClient};
 pub use error::{codes, ErrorBody, ErrorDetail};
-pub use generate::{Done, FinishReason, GenerateEvent, GenerateRequest, TokenizeRequest, TokenizeResponse};
+pub use generate::{
+    DetokenizeRequest, DetokenizeResponse, Done, FinishReason, GenerateEvent, GenerateRequest,
+    TokenizeRequest, TokenizeResponse,
+};
 pub use manage::{
     Health, LoadRequest, Mode, ModelDigest, ModelEntry, ModelInfo, ModelsResponse, NodeState, Numbers,
     UnloadRequest,

@@ -2,7 +2,7 @@
 
 use crate::hex_bytes;
 use serde::{Deserialize, Serialize};
-use starling_primitives::{verdict::Figures, H256};
+use starling_primitives::{constraint::Constraint, verdict::Figures, H256};
 
 /// Transcripts that one request may hold.
 pub const MAX_VERIFY_ITEMS: usize = 256;
@@ -29,6 +29,9 @@ pub struct VerifyItem {
     pub prompt_tokens: Vec<u32>,
     /// Seed of the tape.
     pub tape_seed: H256,
+    /// What the answer had to keep to: what the transcript's header holds the hash of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub constraint: Option<Constraint>,
 }
 
 /// Answer to a [`VerifyRequest`].
@@ -46,6 +49,11 @@ pub enum VerifyOutcome {
     Figures(Figures),
     /// The transcript contradicts itself, its header, its prompt or its tape.
     ReplayFailed {
+        /// For humans.
+        reason: String,
+    },
+    /// The transcript replays, and says that something was offered which its constraint does not allow there.
+    ConstraintBroken {
         /// For humans.
         reason: String,
     },

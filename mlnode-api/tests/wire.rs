@@ -4,7 +4,11 @@ use serde_json::json;
 use starling_mlnode_api::{
     codes, Done, ErrorDetail, FinishReason, GenerateEvent, SprintEvent, VerifyOutcome,
 };
-use starling_primitives::{verdict::Figures, H256};
+use starling_primitives::{
+    constraint::{Constraint, Grammar, TokenBias},
+    verdict::Figures,
+    H256,
+};
 
 fn check<T>(value: T, expected: serde_json::Value)
 where
@@ -34,13 +38,21 @@ fn events_keep_their_shape() {
             finish_reason: FinishReason::Stop,
             text: String::new(),
             prompt_tokens: 3,
+            cached_tokens: 2,
             completion_tokens: 2,
             transcript_root: H256::zero(),
             response_hash: H256::zero(),
             transcript: vec![],
         }),
-        json!({"type": "done", "finish_reason": "stop", "text": "", "prompt_tokens": 3, "completion_tokens": 2,
+        json!({"type": "done", "finish_reason": "stop", "text": "", "prompt_tokens": 3, "cached_tokens": 2, "completion_tokens": 2,
             "transcript_root": zeros, "response_hash": zeros, "transcript": "0x"}),
+    );
+    let biased = Constraint { logit_bias: vec![TokenBias { token: 7, milli: -5 }], grammar: None };
+    check(biased, json!({"logit_bias": [{"token": 7, "milli": -5}], "grammar": null}));
+    let grammar = Grammar { before: "a".into(), schema: "{}".into(), after: "b".into() };
+    check(
+        Constraint { logit_bias: vec![], grammar: Some(grammar) },
+        json!({"logit_bias": [], "grammar": {"before": "a", "schema": "{}", "after": "b"}}),
     );
     check(
         SprintEvent::Result { nonce: 5, root: H256::zero(), transcript: vec![9] },
@@ -63,5 +75,9 @@ fn events_keep_their_shape() {
     check(
         VerifyOutcome::ReplayFailed { reason: "root".into() },
         json!({"type": "replay_failed", "reason": "root"}),
+    );
+    check(
+        VerifyOutcome::ConstraintBroken { reason: "token".into() },
+        json!({"type": "constraint_broken", "reason": "token"}),
     );
 }

@@ -14,6 +14,7 @@
 pub mod bench;
 pub mod candidates;
 pub mod config;
+pub mod constraint;
 pub mod digest;
 pub mod distribution;
 pub mod doctor;

@@ -2,6 +2,7 @@
 
 use crate::{
     candidates::candidates,
+    constraint::constrain,
     distribution::Distribution,
     kernel::{Pool, Vector},
     measure::{distance, margin, Own},
@@ -9,6 +10,7 @@ use crate::{
     prefix::{block_hash, PrefixCache},
 };
 use starling_primitives::{
+    constraint::TokenBias,
     profile::MAX_K,
     request::SamplingParams,
     sampler::sample_on,
@@ -17,6 +19,7 @@ use starling_primitives::{
     verdict::Figures,
     H256,
 };
+use starling_prompt::TokenSet;
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Arc, OnceLock},
@@ -53,6 +56,10 @@ pub struct Draw<'a> {
     pub completion: &'a [u32],
     /// Place in the completion of the first token in question.
     pub position: u32,
+    /// What is added to the logits.
+    pub bias: &'a [TokenBias],
+    /// The tokens that may stand at the places from `position` on; without an entry any may.
+    pub allowed: &'a [Option<TokenSet>],
 }
 
 /// What is wanted of a chunk.
@@ -248,6 +255,7 @@ impl<M: Model> ModelSource<M> {
             let started = Instant::now();
             for (row, wanted) in block.iter().enumerate() {
                 wanted.penalise(logits.row_mut(row));
+                wanted.constrain(logits.row_mut(row));
             }
             let results: Vec<OnceLock<Option<Distribution>>> =
                 block.iter().map(|_| OnceLock::new()).collect();
@@ -372,6 +380,11 @@ impl<'a> Wanted<'a> {
                 .map(|(position, record)| Self { draw, position, asked: &record.candidates })
                 .collect(),
         }
+    }
+
+    fn constrain(&self, logits: &mut [f32]) {
+        let place = self.position.saturating_sub(self.draw.position as usize);
+        constrain(logits, self.draw.bias, self.draw.allowed.get(place).and_then(Option::as_ref));
     }
 
     /// Subtracts the OpenAI penalties: `frequency x count + presence` for each token of the completion so far.

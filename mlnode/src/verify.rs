@@ -1,18 +1,21 @@
 //! What a verifier does before and after the model's pass.
 
-use crate::source::Shape;
+use crate::{constraint::Constrained, source::Shape};
 use codec::Decode;
 use starling_mlnode_api::{VerifyItem, VerifyOutcome};
 use starling_primitives::{
+    constraint::check_bound,
     records::{response_hash, Finished},
     replay::{replay_with, Checks},
     request::SamplingParams,
     tape::Tape,
     transcript::{TokenRecord, Transcript},
 };
+use starling_prompt::Tokenizer;
+use std::sync::Arc;
 
 /// A transcript that replays: what the teacher-forced pass needs.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Ready {
     /// Tokens to take in: the prompt and all of the completion but its last token.
     pub(crate) tokens: Vec<u32>,
@@ -26,6 +29,8 @@ pub(crate) struct Ready {
     pub(crate) tape: Tape,
     /// Sampling parameters.
     pub(crate) params: SamplingParams,
+    /// What the answer had to keep to.
+    pub(crate) constraint: Option<Constrained>,
 }
 
 impl Ready {
@@ -35,7 +40,9 @@ impl Ready {
     }
 }
 
-/// The check that needs no model: the transcript against itself, its header, its prompt and its tape.
+/// The check that needs no model: the transcript against itself, its header, its prompt, its constraint and its tape.
+/// Whether the constraint was kept shows when the model's pass asks for what it allows.
+/// It is compiled by [`compile_constraint`], which needs a tokenizer.
 pub(crate) fn replay_item(item: &VerifyItem, shape: &Shape) -> Result<Ready, VerifyOutcome> {
     let failed = |reason: String| VerifyOutcome::ReplayFailed { reason };
     let transcript = Transcript::decode(&mut item.transcript.as_slice())
@@ -54,6 +61,8 @@ pub(crate) fn replay_item(item: &VerifyItem, shape: &Shape) -> Result<Ready, Ver
     if item.prompt_tokens.iter().any(|token| *token >= shape.vocab_size) {
         return Err(failed("the prompt has tokens outside the vocabulary".into()));
     }
+    check_bound(item.constraint.as_ref(), &transcript.header, shape.vocab_size)
+        .map_err(|error| failed(error.to_string()))?;
     let expected = Finished {
         request_id: transcript.header.id(),
         response_hash: response_hash(&chosen),
@@ -77,7 +86,14 @@ pub(crate) fn replay_item(item: &VerifyItem, shape: &Shape) -> Result<Ready, Ver
         records: replayed.records,
         tape: Tape::new(&item.tape_seed),
         params: transcript.header.sampling,
+        constraint: None,
     })
+}
+
+/// Makes what replayed ready for the model's pass.
+pub(crate) fn compile_constraint(ready: Ready, item: &VerifyItem, tokenizer: &Arc<Tokenizer>) -> Ready {
+    let constraint = item.constraint.as_ref().map(|constraint| Constrained::new(constraint, tokenizer));
+    Ready { constraint, ..ready }
 }
 
 /// How metrics call an outcome.
@@ -85,6 +101,7 @@ pub(crate) fn label(outcome: &VerifyOutcome) -> &'static str {
     match outcome {
         VerifyOutcome::Figures(_) => "figures",
         VerifyOutcome::ReplayFailed { .. } => "replay_failed",
+        VerifyOutcome::ConstraintBroken { .. } => "constraint_broken",
         VerifyOutcome::Failed { .. } => "failed",
     }
 }

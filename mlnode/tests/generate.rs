@@ -31,6 +31,7 @@ fn item(request: &GenerateRequest, transcript: &Transcript) -> VerifyItem {
         transcript: codec::Encode::encode(transcript),
         prompt_tokens: request.prompt_tokens.clone(),
         tape_seed: request.tape_seed,
+        constraint: request.constraint.clone(),
     }
 }
 
@@ -345,7 +346,7 @@ async fn a_sprint_runs_beside_requests_and_its_transcripts_verify() {
         let transcript: Transcript = codec::Decode::decode(&mut bytes.as_slice()).unwrap();
         replay_sprint(&transcript, &task, *nonce, root, 20).unwrap();
         let (prompt_tokens, tape_seed) = (task.prompt(*nonce), task.tape_seed(*nonce));
-        VerifyItem { transcript: bytes.clone(), prompt_tokens, tape_seed }
+        VerifyItem { transcript: bytes.clone(), prompt_tokens, tape_seed, constraint: None }
     });
     for outcome in verify(&node, items.collect()).await {
         let (distance, margin) = means(&figures(&outcome));

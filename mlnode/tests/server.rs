@@ -9,7 +9,8 @@ use futures::StreamExt;
 use serde_json::{json, Value};
 use starling_mlnode::{config::Limits, digest::folder_digest, loader::FolderLoader};
 use starling_mlnode_api::{
-    codes, ClientError, GenerateRequest, LoadRequest, MlNode, Mode, TokenizeRequest, UnloadRequest,
+    codes, ClientError, DetokenizeRequest, GenerateRequest, LoadRequest, MlNode, Mode, TokenizeRequest,
+    UnloadRequest,
 };
 use starling_prompt::TokenizerBundle;
 use std::time::Duration;
@@ -76,7 +77,17 @@ async fn errors_have_openais_shape() {
         (json!({"max_tokens": 4_000}), 400, json!("context_length_exceeded")),
         (json!({"temperature": 3}), 400, json!("invalid_value")),
         (json!({"messages": "x"}), 400, json!("invalid_type")),
-        (json!({"n": 2}), 400, json!("unsupported_parameter")),
+        (json!({"n": 9}), 400, json!("invalid_value")),
+        (
+            json!({"tools": [{"type": "function", "function": {"name": "f"}}]}),
+            400,
+            json!("unsupported_parameter"),
+        ),
+        (
+            json!({"response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "wizard"}}}}),
+            400,
+            json!("invalid_value"),
+        ),
     ] {
         let (found, body) = post(url.clone(), &chat(changes.clone())).await;
         assert_eq!((found, &body["error"]["code"]), (status, &code), "{changes}: {body}");
@@ -87,6 +98,181 @@ async fn errors_have_openais_shape() {
     assert_eq!(status, 405);
     let (status, body) = post(node.inference("/v1/generate"), &json!({"model": 1})).await;
     assert_eq!((status, &body["error"]["type"]), (400, &json!("invalid_request_error")));
+}
+
+/// Chunks of a streamed answer.
+async fn streamed(url: String, body: Value) -> Vec<Value> {
+    let response = reqwest::Client::new().post(url).bearer_auth(TOKEN).json(&body).send().await.unwrap();
+    let text = response.text().await.unwrap();
+    let mut events: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("data: ")).collect();
+    assert_eq!(events.pop(), Some("[DONE]"), "{text}");
+    events.iter().map(|data| serde_json::from_str(data).unwrap()).collect()
+}
+
+#[tokio::test]
+async fn several_choices_are_several_answers() {
+    let node = Running::demo(Limits::default()).await;
+    let url = node.inference("/v1/chat/completions");
+    let (_, one) = post(url.clone(), &chat(json!({"temperature": 2}))).await;
+    let (status, several) = post(url.clone(), &chat(json!({"temperature": 2, "n": 3}))).await;
+    assert_eq!(status, 200, "{several}");
+    let texts: Vec<&str> =
+        (0..3).map(|i| several["choices"][i]["message"]["content"].as_str().unwrap()).collect();
+    assert_eq!(one["choices"][0]["message"]["content"], texts[0]);
+    assert!(texts[0] != texts[1] && texts[1] != texts[2]);
+    assert_eq!(several["choices"][2]["index"], 2);
+    assert_eq!(several["usage"]["prompt_tokens"], one["usage"]["prompt_tokens"]);
+    assert!(several["usage"]["completion_tokens"].as_u64() > one["usage"]["completion_tokens"].as_u64());
+
+    let body = json!({"temperature": 2, "n": 3, "stream": true, "stream_options": {"include_usage": true}});
+    let chunks = streamed(url, chat(body)).await;
+    for (choice, expected) in texts.iter().enumerate() {
+        let mine = chunks.iter().map(|c| &c["choices"][0]).filter(|c| c["index"] == choice);
+        let text: String = mine.filter_map(|c| c["delta"]["content"].as_str()).collect();
+        assert_eq!(text, *expected);
+    }
+    let ends = chunks.iter().filter(|c| !c["choices"][0]["finish_reason"].is_null()).count();
+    assert_eq!((ends, &chunks.last().unwrap()["usage"]), (3, &several["usage"]));
+}
+
+#[tokio::test]
+async fn an_answer_in_a_format_is_json() {
+    let node = Running::demo(Limits::default()).await;
+    let schema = json!({
+        "type": "object", "properties": {"river": {"type": "boolean"}, "size": {"enum": ["small", "large"]}},
+        "required": ["river", "size"], "additionalProperties": false,
+    });
+    let format =
+        json!({"type": "json_schema", "json_schema": {"name": "r", "schema": schema, "strict": true}});
+    let body = chat(json!({"response_format": format, "temperature": 2, "max_tokens": 100}));
+    let (status, answer) = post(node.inference("/v1/chat/completions"), &body).await;
+    assert_eq!(status, 200, "{answer}");
+    assert_eq!(answer["choices"][0]["finish_reason"], "stop");
+    let text = answer["choices"][0]["message"]["content"].as_str().unwrap();
+    let value: Value = serde_json::from_str(text).unwrap();
+    assert!(value["river"].is_boolean() && value.as_object().unwrap().len() == 2, "{text}");
+}
+
+/// A template that tells of tools, as Qwen's does.
+const TOOL_TEMPLATE: &str = r#"{%- if tools %}<|im_start|>system
+# Tools
+{%- for tool in tools %}
+{{ tool | tojson }}
+{%- endfor %}
+<tool_call>
+{"name": <function-name>, "arguments": <args-json-object>}
+</tool_call><|im_end|>
+{% endif %}
+{%- for message in messages %}
+{{- '<|im_start|>' + message.role + '\n' + message.content }}
+{%- for call in message.tool_calls %}
+{{- '<tool_call>\n{"name": "' + call.function.name + '", "arguments": ' + (call.function.arguments | tojson) + '}\n</tool_call>' }}
+{%- endfor %}
+{{- '<|im_end|>\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}
+{{- '<|im_start|>assistant\n' }}
+{%- endif %}"#;
+
+#[tokio::test]
+async fn a_forced_call_is_made_plain_and_streamed_alike() {
+    let folder = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(demo_model()).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), folder.path().join(entry.file_name())).unwrap();
+    }
+    std::fs::write(folder.path().join("chat_template.jinja"), TOOL_TEMPLATE).unwrap();
+    let node = Running::start(&config(folder.path(), Limits::default()), FolderLoader).await;
+    let url = node.inference("/v1/chat/completions");
+    let tool = |name: &str| {
+        let city = json!({"enum": ["Rome", "Oslo"]});
+        let parameters = json!({"type": "object", "properties": {"city": city}, "required": ["city"], "additionalProperties": false});
+        json!({"type": "function", "function": {"name": name, "description": "d", "parameters": parameters}})
+    };
+    let body = json!({"tools": [tool("weather"), tool("time")], "tool_choice": "required", "temperature": 2, "max_tokens": 120});
+    let (status, plain) = post(url.clone(), &chat(body.clone())).await;
+    assert_eq!(status, 200, "{plain}");
+    let choice = &plain["choices"][0];
+    assert_eq!(
+        (&choice["finish_reason"], &choice["message"]["content"]),
+        (&json!("tool_calls"), &Value::Null)
+    );
+    let call = &choice["message"]["tool_calls"][0];
+    let arguments: Value = serde_json::from_str(call["function"]["arguments"].as_str().unwrap()).unwrap();
+    assert!(["weather", "time"].contains(&call["function"]["name"].as_str().unwrap()), "{call}");
+    assert!(["Rome", "Oslo"].contains(&arguments["city"].as_str().unwrap()), "{call}");
+
+    let mut streaming = body.clone();
+    streaming["stream"] = json!(true);
+    let chunks = streamed(url.clone(), chat(streaming)).await;
+    let calls: Vec<&Value> =
+        chunks.iter().filter_map(|c| c["choices"][0]["delta"]["tool_calls"].get(0)).collect();
+    assert_eq!(calls.len(), 1);
+    assert_eq!((&calls[0]["function"], &calls[0]["index"]), (&call["function"], &json!(0)));
+    assert_eq!(chunks.last().unwrap()["choices"][0]["finish_reason"], "tool_calls");
+
+    // The conversation goes on with the call and its result.
+    let messages = json!([
+        {"role": "user", "content": "Weather?"}, choice["message"],
+        {"role": "tool", "tool_call_id": call["id"], "content": "Rain."},
+    ]);
+    let (status, next) = post(url, &chat(json!({"messages": messages, "tools": [tool("weather")]}))).await;
+    assert_eq!(status, 200, "{next}");
+}
+
+#[tokio::test]
+async fn texts_are_continued_plain_and_streamed_alike() {
+    let node = Running::demo(Limits::default()).await;
+    let url = node.inference("/v1/completions");
+    let body = |changes: Value| {
+        let mut body = json!({"model": MODEL, "prompt": "The river", "max_tokens": 12, "seed": 1});
+        for (key, change) in changes.as_object().unwrap() {
+            body[key] = change.clone();
+        }
+        body
+    };
+    let (status, plain) = post(url.clone(), &body(json!({"logprobs": 2}))).await;
+    assert_eq!((status, &plain["object"]), (200, &json!("text_completion")), "{plain}");
+    let choice = &plain["choices"][0];
+    let logprobs = &choice["logprobs"];
+    let tokens: String = logprobs["tokens"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+    assert_eq!(choice["text"], tokens);
+    assert_eq!(
+        (&logprobs["text_offset"][0], logprobs["top_logprobs"][0].as_object().unwrap().len() <= 2),
+        (&json!(0), true)
+    );
+    let (_, tokens) = post(url.clone(), &body(json!({"prompt": node.tokens("The river")}))).await;
+    assert_eq!(tokens["choices"][0]["text"], choice["text"]);
+    let chunks = streamed(url.clone(), body(json!({"stream": true}))).await;
+    let text: String = chunks.iter().filter_map(|c| c["choices"][0]["text"].as_str()).collect();
+    assert_eq!(text, choice["text"].as_str().unwrap());
+    for (changes, param) in [
+        (json!({"echo": true}), "echo"),
+        (json!({"suffix": "x"}), "suffix"),
+        (json!({"prompt": ["a"]}), "prompt"),
+    ] {
+        let (status, error) = post(url.clone(), &body(changes)).await;
+        assert_eq!((status, &error["error"]["param"]), (400, &json!(param)));
+    }
+}
+
+#[tokio::test]
+async fn tokens_become_text_and_what_is_known_is_counted() {
+    let node = Running::demo(Limits::default()).await;
+    let text = "The river é runs.";
+    let tokens = node.tokens(text);
+    let request = DetokenizeRequest { model: MODEL.into(), tokens };
+    assert_eq!(node.client.detokenize(&request).await.unwrap().text, text);
+    let long = "Tell me about the history of the city and its rivers. ".repeat(6);
+    let url = node.inference("/v1/chat/completions");
+    let body = chat(json!({"messages": [{"role": "user", "content": long}]}));
+    let (_, first) = post(url.clone(), &body).await;
+    assert_eq!(first["usage"]["prompt_tokens_details"]["cached_tokens"], 0);
+    let (_, second) = post(url, &body).await;
+    let cached = second["usage"]["prompt_tokens_details"]["cached_tokens"].as_u64().unwrap();
+    let prompt = second["usage"]["prompt_tokens"].as_u64().unwrap();
+    assert_eq!(cached, (prompt - 1) / 32 * 32);
+    assert!(cached > 0);
 }
 
 #[tokio::test]

@@ -22,6 +22,7 @@ impl Archive for Store {
         Ok(found.map(|(transcript, payload)| ServedTranscript {
             transcript: transcript.encode(),
             prompt_tokens: payload.prompt_tokens,
+            constraint: payload.constraint,
         }))
     }
 

@@ -7,8 +7,8 @@ use crate::store::Store;
 use async_trait::async_trait;
 use starling_chain_client::{ChainClient, Keypair, Outbox};
 use starling_primitives::{
-    merkle::Proof, profile::Profile, sprint::SprintTask, transcript::Transcript, verdict::Figures, AccountId,
-    EpochIndex, ProfileId, RequestId, H256,
+    constraint::Constraint, merkle::Proof, profile::Profile, sprint::SprintTask, transcript::Transcript,
+    verdict::Figures, AccountId, EpochIndex, ProfileId, RequestId, H256,
 };
 use std::{ops::Range, sync::Arc};
 use tokio::sync::mpsc;
@@ -84,6 +84,8 @@ pub struct VerifyItem {
     pub prompt_tokens: Vec<u32>,
     /// Seed of its tape.
     pub tape_seed: H256,
+    /// What the answer had to keep to, already hashed and compared.
+    pub constraint: Option<Constraint>,
 }
 
 /// What an ML node says of a transcript.
@@ -93,6 +95,8 @@ pub enum VerifyOutcome {
     Measured(Figures),
     /// The node's own replay failed.
     ReplayFailed(String),
+    /// The answer does not keep to its constraint, which only who has the tokenizer can see.
+    ConstraintBroken(String),
 }
 
 /// Verifies transcripts on the ML nodes of this host, behind requests of clients. Implemented by `fleet`.
@@ -116,6 +120,8 @@ pub struct ServedTranscript {
     pub transcript: Transcript,
     /// Token ids of the prompt.
     pub prompt_tokens: Vec<u32>,
+    /// What the answer had to keep to.
+    pub constraint: Option<Constraint>,
 }
 
 /// One leaf of another host's sprint.

@@ -10,6 +10,7 @@
 extern crate alloc;
 
 mod bits;
+pub mod constraint;
 mod fixed;
 pub mod fraud;
 pub mod hashing;

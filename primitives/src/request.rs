@@ -50,6 +50,9 @@ pub struct RequestHeader {
     pub sampling: SamplingParams,
     /// Upper bound of generated tokens, at least 1.
     pub max_tokens: u32,
+    /// Hash of the [`Constraint`](crate::constraint::Constraint) that the answer keeps to, if there is one.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub constraint: Option<H256>,
     /// The client's nonce: makes two equal requests different and the tape unpredictable to everybody else.
     pub nonce: [u8; 32],
 }

@@ -72,6 +72,7 @@ impl SprintTask {
             prompt_hash: prompt_hash(&self.prompt(nonce)),
             sampling: Self::SAMPLING,
             max_tokens: self.decode_tokens,
+            constraint: None,
             nonce: self.nonce_hash(nonce).0,
         }
     }

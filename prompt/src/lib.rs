@@ -7,7 +7,8 @@
 //! - [`openai`]: the wire types.
 //! - [`TokenizerBundle`]: tokenizer, chat template and defaults of a model as one value with a digest.
 //! - [`Tokenizer`]: text to tokens, messages to tokens, tokens to text.
-//! - [`plan`]: request to [`Planned`], or an [`ApiError`] as OpenAI words it.
+//! - [`plan`]: request to [`Planned`], or an [`ApiError`] as OpenAI words it; [`AnyRequest`] for either form of the API.
+//! - [`GrammarState`]: the tokens that a request's grammar allows next.
 //! - [`Detokenizer`] and [`StopMatcher`]: tokens to text while they arrive.
 //! - [`Answer`]: tokens to chunks and to the final body.
 //!
@@ -17,20 +18,29 @@
 
 mod answer;
 mod bundle;
+mod constraint;
 mod detokenizer;
+mod grammar;
 pub mod openai;
 mod plan;
 mod stop;
 mod template;
 mod tokenizer;
+mod tool_calls;
+mod tools;
 
 pub use answer::{Answer, AnswerMeta};
 pub use bundle::{BundleError, GenerationDefaults, TokenizerBundle};
 pub use detokenizer::Detokenizer;
+pub use grammar::{GrammarState, TokenSet};
 pub use openai::{ApiError, PlanError};
-pub use plan::{parse_request, plan, Limits, Planned, MAX_STOP_BYTES, MAX_STOP_STRINGS};
+pub use plan::{
+    parse_completion, parse_request, plan, plan_completion, AnyRequest, Limits, Planned, MAX_STOP_BYTES,
+    MAX_STOP_STRINGS,
+};
 pub use stop::StopMatcher;
 pub use tokenizer::{Tokenizer, TokenizerError};
+pub use tool_calls::ToolFormat;
 
 #[cfg(test)]
 mod test_support;

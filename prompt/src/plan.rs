@@ -1,12 +1,18 @@
 //! Request to tokens, parameters and stops.
 
 use crate::{
-    openai::{ApiError, ChatCompletionRequest, PlanError, StopStrings},
-    Tokenizer,
+    constraint,
+    openai::{
+        ApiError, ChatCompletionRequest, CompletionPrompt, CompletionRequest, PlanError, StopStrings,
+        TextForm,
+    },
+    tools::{self, Tools},
+    Tokenizer, ToolFormat,
 };
-use serde::{Deserialize, Serialize};
+use serde::{de::DeserializeOwned, Deserialize, Serialize};
 use serde_json::{Map, Value};
 use starling_primitives::{
+    constraint::Constraint,
     profile::Profile,
     request::{prompt_hash, RequestHeader, SamplingParams},
     ProfileId,
@@ -30,6 +36,9 @@ pub struct Limits {
     pub vocab_size: u32,
     /// Completion tokens when the request names no number; what is left of the context otherwise.
     pub default_max_tokens: Option<u32>,
+    /// Answers that one request may ask for. On the network it is one: each answer is a request of its own there, with a
+    /// nonce, a price and a receipt.
+    pub choices_max: u8,
 }
 
 impl From<&Profile> for Limits {
@@ -39,6 +48,7 @@ impl From<&Profile> for Limits {
             top_k: profile.top_k,
             vocab_size: profile.vocab_size,
             default_max_tokens: None,
+            choices_max: 1,
         }
     }
 }
@@ -62,6 +72,12 @@ pub struct Planned {
     pub logprobs: Option<u8>,
     /// Seed where the node makes its own tape.
     pub seed: Option<i64>,
+    /// What the answer keeps to.
+    pub constraint: Option<Constraint>,
+    /// Answers wanted, at least 1.
+    pub choices: u8,
+    /// How calls of tools are written in the answer, where the model knows of tools.
+    pub tools: Option<ToolFormat>,
 }
 
 impl Planned {
@@ -72,6 +88,7 @@ impl Planned {
             prompt_hash: prompt_hash(&self.prompt_tokens),
             sampling: self.sampling,
             max_tokens: self.max_tokens,
+            constraint: self.constraint.as_ref().map(Constraint::hash),
             nonce,
         }
     }
@@ -82,8 +99,75 @@ impl Planned {
     }
 }
 
-/// Reads a request body; an error names the parameter that does not fit.
+/// Reads a chat request; an error names the parameter that does not fit.
 pub fn parse_request(body: &[u8]) -> Result<ChatCompletionRequest, ApiError> {
+    parse(body, "chat completion")
+}
+
+/// Reads a request to continue a text; an error names the parameter that does not fit.
+pub fn parse_completion(body: &[u8]) -> Result<CompletionRequest, ApiError> {
+    parse(body, "completion")
+}
+
+/// A request in either of the API's forms.
+#[derive(Clone, Debug, PartialEq)]
+pub enum AnyRequest {
+    /// A conversation.
+    Chat(Box<ChatCompletionRequest>),
+    /// A text to be continued.
+    Completion(Box<CompletionRequest>),
+}
+
+impl AnyRequest {
+    /// Reads a body of `POST /v1/chat/completions`.
+    pub fn chat(body: &[u8]) -> Result<Self, ApiError> {
+        parse_request(body).map(|request| Self::Chat(Box::new(request)))
+    }
+
+    /// Reads a body of `POST /v1/completions`.
+    pub fn completion(body: &[u8]) -> Result<Self, ApiError> {
+        parse_completion(body).map(|request| Self::Completion(Box::new(request)))
+    }
+
+    /// Name of the profile.
+    pub fn model(&self) -> &str {
+        match self {
+            Self::Chat(request) => &request.model,
+            Self::Completion(request) => &request.model,
+        }
+    }
+
+    /// What it means for a model: [`plan`] or [`plan_completion`].
+    pub fn plan(&self, tokenizer: &Tokenizer, limits: &Limits) -> Result<Planned, PlanError> {
+        match self {
+            Self::Chat(request) => plan(tokenizer, request, limits),
+            Self::Completion(request) => plan_completion(tokenizer, request, limits),
+        }
+    }
+
+    /// Where it is sent to.
+    pub fn path(&self) -> &'static str {
+        match self {
+            Self::Chat(_) => "/v1/chat/completions",
+            Self::Completion(_) => "/v1/completions",
+        }
+    }
+
+    /// What the id of its answer begins with.
+    pub fn id_prefix(&self) -> &'static str {
+        match self {
+            Self::Chat(_) => "chatcmpl-",
+            Self::Completion(_) => "cmpl-",
+        }
+    }
+
+    /// What turns a chat's answer into the form asked for, where that is another one.
+    pub fn form(&self) -> Option<TextForm> {
+        matches!(self, Self::Completion(_)).then(TextForm::default)
+    }
+}
+
+fn parse<T: DeserializeOwned>(body: &[u8], what: &str) -> Result<T, ApiError> {
     let mut json = serde_json::Deserializer::from_slice(body);
     let request = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let path = error.path().to_string();
@@ -96,7 +180,7 @@ pub fn parse_request(body: &[u8]) -> Result<ChatCompletionRequest, ApiError> {
             return ApiError::missing(&joined(&path, field));
         }
         if path == "." {
-            return ApiError::invalid_body(format!("The body is not a chat completion request: {text}."));
+            return ApiError::invalid_body(format!("The body is not a {what} request: {text}."));
         }
         ApiError::invalid_type(&path, format!("Invalid type for '{path}': {text}."))
     })?;
@@ -121,6 +205,54 @@ pub fn plan(
     request: &ChatCompletionRequest,
     limits: &Limits,
 ) -> Result<Planned, PlanError> {
+    let tools = tools::read(request, &tokenizer.bundle().chat_template)?;
+    let prompt = || {
+        if request.messages.is_empty() {
+            let message = "Invalid 'messages': empty array. Expected at least one message.";
+            let (kind, code) = ("invalid_request_error", Some("empty_array"));
+            return Err(ApiError::new(400, kind, code, Some("messages"), message));
+        }
+        let variables = request.chat_template_kwargs.as_ref();
+        let offered = tools.as_ref().map_or(&[][..], |tools| &tools.written);
+        tokens_of(
+            tokenizer,
+            &tokenizer.render_text(&request.messages, offered, variables)?,
+            "messages",
+            limits,
+        )
+    };
+    plan_with(tokenizer, request, limits, tools.as_ref(), prompt)
+}
+
+/// What a request to continue a text means for a model; as [`plan`].
+pub fn plan_completion(
+    tokenizer: &Tokenizer,
+    request: &CompletionRequest,
+    limits: &Limits,
+) -> Result<Planned, PlanError> {
+    let common = request.common()?;
+    let prompt = || match &request.prompt {
+        CompletionPrompt::Text(text) => tokens_of(tokenizer, text, "prompt", limits),
+        CompletionPrompt::Tokens(tokens) => match tokens.iter().find(|t| **t >= limits.vocab_size) {
+            Some(token) => {
+                Err(ApiError::invalid_value("prompt", format!("{token} is not a token of the model.")))
+            }
+            None => Ok(tokens.clone()),
+        },
+        CompletionPrompt::Several(_) => {
+            Err(ApiError::unsupported("prompt", "Only one prompt per request is supported."))
+        }
+    };
+    plan_with(tokenizer, &common, limits, None, prompt)
+}
+
+fn plan_with(
+    tokenizer: &Tokenizer,
+    request: &ChatCompletionRequest,
+    limits: &Limits,
+    tools: Option<&Tools>,
+    prompt: impl FnOnce() -> Result<Vec<u32>, ApiError>,
+) -> Result<Planned, PlanError> {
     refuse_unsupported(request)?;
     refuse_unsupported_extras(&request.extra)?;
     let stream = request.stream.unwrap_or(false);
@@ -128,11 +260,17 @@ pub fn plan(
         let message = "The 'stream_options' parameter is only allowed when 'stream' is enabled.";
         return Err(ApiError::invalid_value("stream_options", message));
     }
+    let choices = choices(request, limits)?;
     let sampling = sampling(tokenizer, request, limits)?;
     let logprobs = logprobs(request, limits)?;
     let stop = stop_strings(request)?;
     let asked = completion_limit(request)?;
-    let prompt_tokens = prompt(tokenizer, request, limits)?;
+    let forced = tools.and_then(|tools| tools.grammar.clone());
+    let constraint = constraint::read(request, forced, tools.is_some(), limits.vocab_size)?;
+    let prompt_tokens = prompt()?;
+    if prompt_tokens.is_empty() {
+        return Err(ApiError::invalid_value("prompt", "The prompt has no tokens."));
+    }
     let max_tokens = fit(prompt_tokens.len(), asked, limits)?;
     Ok(Planned {
         prompt_tokens,
@@ -143,7 +281,26 @@ pub fn plan(
         include_usage: request.stream_options.as_ref().and_then(|o| o.include_usage).unwrap_or(false),
         logprobs,
         seed: request.seed,
+        constraint,
+        choices,
+        tools: tools.map(|tools| tools.format),
     })
+}
+
+fn choices(request: &ChatCompletionRequest, limits: &Limits) -> Result<u8, ApiError> {
+    let wanted = request.n.unwrap_or(1);
+    match u8::try_from(wanted).ok().filter(|n| (1..=limits.choices_max).contains(n)) {
+        Some(n) => Ok(n),
+        None if limits.choices_max <= 1 => {
+            let message = "Only one choice per request is supported ('n' must be 1): on the network each answer is \
+                           a request of its own, with its own price and receipt. Send the request several times.";
+            Err(ApiError::unsupported("n", message))
+        }
+        None => {
+            let message = format!("Invalid 'n': {wanted} is not between 1 and {}.", limits.choices_max);
+            Err(ApiError::invalid_value("n", message))
+        }
+    }
 }
 
 fn refuse_unsupported(request: &ChatCompletionRequest) -> Result<(), ApiError> {
@@ -152,22 +309,11 @@ fn refuse_unsupported(request: &ChatCompletionRequest) -> Result<(), ApiError> {
     let other_than = |value: &Option<Value>, allowed: &[&str]| {
         value.as_ref().is_some_and(|v| !v.is_null() && !v.as_str().is_some_and(|s| allowed.contains(&s)))
     };
-    if request.n.is_some_and(|n| n != 1) {
-        return refuse("n", "Only one choice per request is supported ('n' must be 1).");
-    }
-    if present(&request.tools) || present(&request.functions) {
-        let param = if present(&request.tools) { "tools" } else { "functions" };
-        return refuse(param, "Tools and functions are not supported.");
-    }
-    if other_than(&request.tool_choice, &["none", "auto"]) {
-        return refuse("tool_choice", "Tools are not supported.");
+    if present(&request.functions) {
+        return refuse("functions", "Functions are not supported; use 'tools'.");
     }
     if other_than(&request.function_call, &["none", "auto"]) {
         return refuse("function_call", "Functions are not supported.");
-    }
-    let format = request.response_format.as_ref().filter(|f| !f.is_null());
-    if format.is_some_and(|f| f.get("type").and_then(Value::as_str) != Some("text")) {
-        return refuse("response_format", "Only the response format {\"type\": \"text\"} is supported.");
     }
     let modalities = request.modalities.as_ref().filter(|m| !is_empty(m));
     if modalities.is_some_and(|m| *m != serde_json::json!(["text"])) {
@@ -190,9 +336,6 @@ fn refuse_unsupported(request: &ChatCompletionRequest) -> Result<(), ApiError> {
     }
     if request.store == Some(true) {
         return refuse("store", "Answers are not stored.");
-    }
-    if request.logit_bias.as_ref().is_some_and(|bias| !bias.is_empty()) {
-        return refuse("logit_bias", "A logit bias is not supported: it could not be verified.");
     }
     Ok(())
 }
@@ -333,33 +476,19 @@ fn completion_limit(request: &ChatCompletionRequest) -> Result<Option<u64>, ApiE
     Ok(request.max_completion_tokens.or(request.max_tokens))
 }
 
-fn prompt(
-    tokenizer: &Tokenizer,
-    request: &ChatCompletionRequest,
-    limits: &Limits,
-) -> Result<Vec<u32>, ApiError> {
-    if request.messages.is_empty() {
-        let message = "Invalid 'messages': empty array. Expected at least one message.";
-        return Err(ApiError::new(
-            400,
-            "invalid_request_error",
-            Some("empty_array"),
-            Some("messages"),
-            message,
-        ));
-    }
-    let text = tokenizer.render_text(&request.messages, request.chat_template_kwargs.as_ref())?;
-    if tokenizer.surely_longer_than(&text, limits.max_context) {
+/// Tokens of a prompt; `param` is where its text came from.
+fn tokens_of(tokenizer: &Tokenizer, text: &str, param: &str, limits: &Limits) -> Result<Vec<u32>, ApiError> {
+    if tokenizer.surely_longer_than(text, limits.max_context) {
         return Err(ApiError::context_length_exceeded(format!(
-            "This model's maximum context length is {} tokens. However, your messages have far more. Please reduce the \
-             length of the messages.",
+            "This model's maximum context length is {} tokens. However, your {param} has far more. Please reduce its \
+             length.",
             limits.max_context
         )));
     }
     let tokens =
-        tokenizer.encode(&text).map_err(|_| ApiError::internal("The prompt could not be tokenized."))?;
+        tokenizer.encode(text).map_err(|_| ApiError::internal("The prompt could not be tokenized."))?;
     if tokens.is_empty() {
-        return Err(ApiError::invalid_value("messages", "The prompt has no tokens."));
+        return Err(ApiError::invalid_value(param, "The prompt has no tokens."));
     }
     if tokens.iter().any(|t| *t >= limits.vocab_size) {
         return Err(ApiError::internal("The tokenizer does not fit the model's vocabulary."));

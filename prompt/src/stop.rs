@@ -47,7 +47,7 @@ impl StopMatcher {
 }
 
 /// Length of the longest suffix of `text` that is a proper prefix of `stop`.
-fn overlap(text: &str, stop: &str) -> usize {
+pub(crate) fn overlap(text: &str, stop: &str) -> usize {
     stop.char_indices()
         .map(|(i, _)| i)
         .filter(|i| text.ends_with(stop.get(..*i).unwrap_or_default()))

@@ -1,6 +1,7 @@
 //! Text to tokens, messages to tokens, tokens to text.
 
 use crate::{
+    grammar::Compiler,
     openai::{ApiError, ChatMessage, MessageContent},
     template::Template,
     TokenizerBundle,
@@ -12,6 +13,7 @@ use std::{
     fmt,
     panic::{catch_unwind, AssertUnwindSafe},
     path::Path,
+    sync::OnceLock,
 };
 use tokenizers::DecoderWrapper;
 
@@ -45,6 +47,8 @@ pub struct Tokenizer {
     byte_of: Option<HashMap<char, u8>>,
     vocab_size: u32,
     longest_token_bytes: usize,
+    /// Made when the first grammar asks for it: it takes a while with a large vocabulary.
+    compiler: OnceLock<Option<Compiler>>,
 }
 
 impl fmt::Debug for Tokenizer {
@@ -70,7 +74,8 @@ impl Tokenizer {
         }
         let byte_of =
             matches!(inner.get_decoder(), Some(DecoderWrapper::ByteLevel(_))).then(byte_level_alphabet);
-        Ok(Self { inner, template, bundle, byte_of, vocab_size, longest_token_bytes })
+        let compiler = OnceLock::new();
+        Ok(Self { inner, template, bundle, byte_of, vocab_size, longest_token_bytes, compiler })
     }
 
     /// The tokenizer of a model folder.
@@ -133,6 +138,16 @@ impl Tokenizer {
         self.inner.get_added_vocabulary().is_special_token(token)
     }
 
+    /// What compiles grammars for this vocabulary; `None` when the vocabulary cannot be used for it.
+    pub(crate) fn compiler(&self) -> Option<&Compiler> {
+        let bytes = |token| match self.token_text(token) {
+            Some((_, bytes)) if self.adds_text(token) => bytes,
+            _ => Vec::new(),
+        };
+        let make = || Compiler::new((0..self.vocab_size).map(bytes).collect()).ok();
+        self.compiler.get_or_init(make).as_ref()
+    }
+
     /// A token for display, with the bytes it stands for; special tokens are spelled out. `None`: no such token.
     pub fn token_text(&self, token: u32) -> Option<(String, Vec<u8>)> {
         let raw = self.inner.id_to_token(token)?;
@@ -151,6 +166,7 @@ impl Tokenizer {
     pub fn render_text(
         &self,
         messages: &[ChatMessage],
+        tools: &[serde_json::Value],
         template_variables: Option<&Map<String, serde_json::Value>>,
     ) -> Result<String, ApiError> {
         let mut variables: BTreeMap<&str, Value> = BTreeMap::new();
@@ -164,6 +180,10 @@ impl Tokenizer {
             .collect::<Result<Vec<_>, _>>()?;
         variables.insert("messages", Value::from(messages));
         variables.insert("add_generation_prompt", Value::from(true));
+        if !tools.is_empty() {
+            let tools: Vec<Value> = tools.iter().map(crate::template::from_json).collect();
+            variables.insert("tools", Value::from(tools));
+        }
         let tokens = [
             ("bos_token", &self.bundle.bos_token),
             ("eos_token", &self.bundle.eos_token),
@@ -183,7 +203,7 @@ impl Tokenizer {
 
     /// The prompt of a conversation as tokens.
     pub fn render(&self, messages: &[ChatMessage]) -> Result<Vec<u32>, ApiError> {
-        let text = self.render_text(messages, None)?;
+        let text = self.render_text(messages, &[], None)?;
         self.encode(&text).map_err(|_| ApiError::internal("The prompt could not be tokenized."))
     }
 
@@ -195,43 +215,88 @@ impl Tokenizer {
     }
 }
 
-/// A message as templates expect it: role and one string.
+/// A message as templates expect it: role, one string, and what belongs to calls of tools.
 fn template_message(index: usize, message: &ChatMessage) -> Result<Value, ApiError> {
+    let param = |field: &str| format!("messages[{index}].{field}");
     let role = match message.role.as_str() {
         // Templates know `system`; OpenAI renamed it.
         "developer" => "system",
-        role @ ("system" | "user" | "assistant") => role,
-        role @ ("tool" | "function") => {
-            return Err(ApiError::unsupported(
-                &format!("messages[{index}].role"),
-                format!("Messages of role '{role}' are not supported: tools are not available."),
-            ))
+        role @ ("system" | "user" | "assistant" | "tool") => role,
+        "function" => {
+            let message = "Messages of role 'function' are not supported; use 'tool'.";
+            return Err(ApiError::unsupported(&param("role"), message));
         }
         role => {
             return Err(ApiError::invalid_value(
-                &format!("messages[{index}].role"),
-                format!("Invalid value: '{role}'. Supported values are: 'system', 'developer', 'user' and 'assistant'."),
+                &param("role"),
+                format!(
+                    "Invalid value: '{role}'. Supported values are: 'system', 'developer', 'user', 'assistant' and \
+                     'tool'."
+                ),
             ))
         }
     };
-    for field in ["tool_calls", "function_call", "audio"] {
-        if message
-            .extra
-            .get(field)
-            .is_some_and(|v| !v.is_null() && v.as_array().is_none_or(|a| !a.is_empty()))
-        {
-            return Err(ApiError::unsupported(
-                &format!("messages[{index}].{field}"),
-                format!("'{field}' is not supported."),
-            ));
+    let present = |field: &str| {
+        message.extra.get(field).filter(|v| !v.is_null() && v.as_array().is_none_or(|a| !a.is_empty()))
+    };
+    for field in ["function_call", "audio"] {
+        if present(field).is_some() {
+            return Err(ApiError::unsupported(&param(field), format!("'{field}' is not supported.")));
         }
     }
-    let mut out: Vec<(&str, Value)> =
-        vec![("role", role.into()), ("content", text_of(index, message)?.into())];
+    let calls = match present("tool_calls") {
+        Some(calls) if role == "assistant" => Some(template_calls(calls, &param("tool_calls"))?),
+        Some(_) => {
+            let message = "Only messages of role 'assistant' have calls.";
+            return Err(ApiError::invalid_value(&param("tool_calls"), message));
+        }
+        None => None,
+    };
+    let content = match &message.content {
+        // Templates join it to other text.
+        None if calls.is_some() => String::new(),
+        _ => text_of(index, message)?,
+    };
+    let mut out: Vec<(&str, Value)> = vec![("role", role.into()), ("content", content.into())];
     if let Some(name) = &message.name {
         out.push(("name", name.as_str().into()));
     }
+    if let Some(id) = message.extra.get("tool_call_id").and_then(|id| id.as_str()) {
+        out.push(("tool_call_id", id.into()));
+    }
+    if let Some(calls) = calls {
+        out.push(("tool_calls", calls));
+    }
     Ok(out.into_iter().collect())
+}
+
+/// Calls of an earlier answer. OpenAI's clients send the arguments as a text; templates expect what it says.
+fn template_calls(calls: &serde_json::Value, param: &str) -> Result<Value, ApiError> {
+    let calls = calls
+        .as_array()
+        .ok_or_else(|| ApiError::invalid_type(param, format!("'{param}' must be a list.")))?;
+    let call = |(i, call): (usize, &serde_json::Value)| {
+        let at = |field: &str| format!("{param}[{i}].{field}");
+        let text = |pointer: &str| call.pointer(pointer).and_then(|v| v.as_str());
+        let name = text("/function/name").ok_or_else(|| ApiError::missing(&at("function.name")))?;
+        let arguments =
+            text("/function/arguments").ok_or_else(|| ApiError::missing(&at("function.arguments")))?;
+        let arguments: serde_json::Value = serde_json::from_str(arguments).map_err(|error| {
+            ApiError::invalid_value(
+                &at("function.arguments"),
+                format!("The arguments are not JSON: {error}."),
+            )
+        })?;
+        let function: Value =
+            [("name", Value::from(name)), ("arguments", crate::template::from_json(&arguments))]
+                .into_iter()
+                .collect();
+        let id = text("/id").unwrap_or_default();
+        let whole = [("id", id.into()), ("type", "function".into()), ("function", function)];
+        Ok(whole.into_iter().collect::<Value>())
+    };
+    let calls: Vec<Value> = calls.iter().enumerate().map(call).collect::<Result<_, ApiError>>()?;
+    Ok(Value::from(calls))
 }
 
 /// The text of a message. Several parts are joined by line breaks.
@@ -260,7 +325,7 @@ fn text_of(index: usize, message: &ChatMessage) -> Result<String, ApiError> {
 }
 
 /// Runs foreign code that may panic on input that nobody foresaw.
-fn guarded<T, E: fmt::Display>(call: impl FnOnce() -> Result<T, E>) -> Result<T, String> {
+pub(crate) fn guarded<T, E: fmt::Display>(call: impl FnOnce() -> Result<T, E>) -> Result<T, String> {
     match catch_unwind(AssertUnwindSafe(call)) {
         Ok(result) => result.map_err(|e| e.to_string()),
         Err(_) => Err("it panicked".into()),
@@ -303,7 +368,7 @@ mod tests {
     fn messages_are_rendered_through_the_template() {
         let tokenizer = test_support::tokenizer();
         let messages = [ChatMessage::new("developer", "Be brief."), ChatMessage::new("user", "Hi é")];
-        let text = tokenizer.render_text(&messages, None).unwrap();
+        let text = tokenizer.render_text(&messages, &[], None).unwrap();
         let expected =
             "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi é<|im_end|>\n<|im_start|>assistant\n";
         assert_eq!(text, expected);
@@ -326,9 +391,9 @@ mod tests {
             ..ChatMessage::default()
         };
         let text =
-            tokenizer.render_text(&[message(vec![part("text", "a"), part("text", "b")])], None).unwrap();
+            tokenizer.render_text(&[message(vec![part("text", "a"), part("text", "b")])], &[], None).unwrap();
         assert!(text.contains("user\na\nb<|im_end|>"));
-        let error = tokenizer.render_text(&[message(vec![part("image_url", "x")])], None).unwrap_err();
+        let error = tokenizer.render_text(&[message(vec![part("image_url", "x")])], &[], None).unwrap_err();
         assert_eq!((error.status, error.param.as_deref()), (400, Some("messages[0].content[0].type")));
     }
 
@@ -336,7 +401,8 @@ mod tests {
     fn roles_and_tool_calls_are_checked() {
         let tokenizer = test_support::tokenizer();
         let param = |message| tokenizer.render(&[message]).unwrap_err().param.unwrap();
-        assert_eq!(param(ChatMessage::new("tool", "x")), "messages[0].role");
+        assert_eq!(param(ChatMessage::new("function", "x")), "messages[0].role");
+        assert!(tokenizer.render(&[ChatMessage::new("tool", "x")]).is_ok());
         assert_eq!(param(ChatMessage::new("wizard", "x")), "messages[0].role");
         assert_eq!(
             param(ChatMessage { role: "user".into(), ..ChatMessage::default() }),
@@ -344,7 +410,8 @@ mod tests {
         );
         let mut calls = ChatMessage::new("assistant", "x");
         calls.extra.insert("tool_calls".into(), serde_json::json!([{"id": "1"}]));
-        assert_eq!(param(calls.clone()), "messages[0].tool_calls");
+        assert_eq!(param(calls.clone()), "messages[0].tool_calls[0].function.name");
+        assert_eq!(param(ChatMessage { role: "user".into(), ..calls.clone() }), "messages[0].tool_calls");
         calls.extra.insert("tool_calls".into(), serde_json::json!([]));
         assert!(tokenizer.render(&[calls]).is_ok());
     }
@@ -353,7 +420,8 @@ mod tests {
     fn template_variables_cannot_replace_the_messages() {
         let tokenizer = test_support::tokenizer();
         let variables = serde_json::json!({"messages": [], "add_generation_prompt": false});
-        let text = tokenizer.render_text(&[ChatMessage::new("user", "x")], variables.as_object()).unwrap();
+        let text =
+            tokenizer.render_text(&[ChatMessage::new("user", "x")], &[], variables.as_object()).unwrap();
         assert!(text.contains("user\nx") && text.ends_with("assistant\n"));
     }
 

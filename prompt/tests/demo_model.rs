@@ -22,7 +22,7 @@ fn prompts_agree_with_transformers() {
     let tokenizer = demo_model();
     let cases: Vec<Case> = serde_json::from_str(include_str!("golden/demo_prompts.json")).unwrap();
     for case in cases {
-        assert_eq!(tokenizer.render_text(&case.messages, None).unwrap(), case.text);
+        assert_eq!(tokenizer.render_text(&case.messages, &[], None).unwrap(), case.text);
         assert_eq!(tokenizer.render(&case.messages).unwrap(), case.tokens, "{:?}", case.text);
         assert_eq!(tokenizer.decode(&case.tokens), case.decoded);
         let mut detokenizer = Detokenizer::new(&tokenizer);
@@ -43,6 +43,7 @@ fn a_request_is_planned_with_the_models_defaults() {
         top_k: 20,
         vocab_size: tokenizer.vocab_size(),
         default_max_tokens: None,
+        choices_max: 1,
     };
     let planned = plan(&tokenizer, &request, &limits).unwrap();
     assert_eq!(planned.sampling.temperature_milli, 700);

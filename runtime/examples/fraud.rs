@@ -60,8 +60,14 @@ fn lie() -> Outcome<FraudProof> {
         top_k: 20,
         ..SamplingParams::GREEDY
     };
-    let header =
-        RequestHeader { profile: 0, prompt_hash: H256::zero(), sampling, max_tokens: 32, nonce: [1; 32] };
+    let header = RequestHeader {
+        profile: 0,
+        prompt_hash: H256::zero(),
+        sampling,
+        max_tokens: 32,
+        constraint: None,
+        nonce: [1; 32],
+    };
     let request_id = header.id();
     let seed = tape_seed(&epoch_seed, &request_id);
     let mut builder = TranscriptBuilder::new(header.clone());

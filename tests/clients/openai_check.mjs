@@ -54,6 +54,15 @@ async function stop() {
   return { stop: word };
 }
 
+async function formatted() {
+  const schema = { type: 'object', properties: { cat: { type: 'boolean' } }, required: ['cat'], additionalProperties: false };
+  const response_format = { type: 'json_schema', json_schema: { name: 'cat', schema, strict: true } };
+  const answer = await client.chat.completions.create({ model, messages, max_tokens: 60, temperature: 2, response_format });
+  const value = JSON.parse(answer.choices[0].message.content);
+  assert.equal(typeof value.cat, 'boolean');
+  return value;
+}
+
 async function refused(status, change) {
   try {
     await client.chat.completions.create({ model, messages, max_tokens: 8, ...change });
@@ -70,9 +79,10 @@ async function wrongInput() {
     unknownModel: await refused(404, { model: 'no-such-model' }),
     tooLong: await refused(400, { messages: [{ role: 'user', content: 'cat '.repeat(20000) }] }),
     temperature: await refused(400, { temperature: -1 }),
+    bias: await refused(400, { logit_bias: { x: 1 } }),
   };
 }
 
 const seen = {};
-for (const check of [plain, streamed, logprobs, stop, wrongInput]) seen[check.name] = await check();
+for (const check of [plain, streamed, logprobs, stop, formatted, wrongInput]) seen[check.name] = await check();
 console.log(JSON.stringify(seen));

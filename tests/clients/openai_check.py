@@ -76,6 +76,45 @@ def stop():
     return {"stop": word, "content": text}
 
 
+def formatted():
+    schema = {
+        "type": "object",
+        "properties": {"animal": {"type": "boolean"}, "size": {"enum": ["small", "large"]}},
+        "required": ["animal", "size"],
+        "additionalProperties": False,
+    }
+    answer = client.chat.completions.create(
+        model=model, messages=question, max_tokens=80, temperature=2,
+        response_format={"type": "json_schema", "json_schema": {"name": "dog", "schema": schema, "strict": True}},
+    )
+    assert answer.choices[0].finish_reason == "stop", answer
+    value = json.loads(answer.choices[0].message.content)
+    assert isinstance(value["animal"], bool) and value["size"] in ("small", "large") and len(value) == 2, value
+    return value
+
+
+def biased():
+    free = client.chat.completions.create(
+        model=model, messages=question, max_tokens=4, temperature=0, logprobs=True, top_logprobs=1
+    )
+    pushed = client.chat.completions.create(
+        model=model, messages=question, max_tokens=4, temperature=0, logprobs=True, logit_bias={"0": 100}
+    )
+    tokens = [entry.token for entry in pushed.choices[0].logprobs.content]
+    assert tokens == [tokens[0]] * 4 and tokens[0] != free.choices[0].logprobs.content[0].token, tokens
+    return tokens
+
+
+def continued():
+    answer = client.completions.create(model=model, prompt="A dog is", max_tokens=6, temperature=0, logprobs=1)
+    assert answer.object == "text_completion" and answer.choices[0].text, answer
+    assert "".join(answer.choices[0].logprobs.tokens) == answer.choices[0].text
+    stream = client.completions.create(model=model, prompt="A dog is", max_tokens=6, temperature=0, stream=True)
+    text = "".join(choice.text for event in stream for choice in event.choices)
+    assert text == answer.choices[0].text, (text, answer.choices[0].text)
+    return text
+
+
 def models():
     names = [entry.id for entry in client.models.list()]
     assert model in names, names
@@ -99,8 +138,16 @@ def wrong_input():
         "too long": refused(openai.BadRequestError, 400, messages=[{"role": "user", "content": "dog " * 20000}]),
         "temperature": refused(openai.BadRequestError, 400, temperature=3),
         "no messages": refused(openai.BadRequestError, 400, messages=[]),
+        "several choices": refused(openai.BadRequestError, 400, n=2),
+        "schema": refused(
+            openai.BadRequestError, 400,
+            response_format={"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "wizard"}}},
+        ),
+        "no tools in the template": refused(
+            openai.BadRequestError, 400, tools=[{"type": "function", "function": {"name": "f"}}]
+        ),
     }
 
 
-checks = (plain, streamed, logprobs, stop, models, wrong_input)
+checks = (plain, streamed, logprobs, stop, formatted, biased, continued, models, wrong_input)
 print(json.dumps({check.__name__: check() for check in checks}))

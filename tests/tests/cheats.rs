@@ -297,6 +297,7 @@ mod sources {
             prompt_hash: prompt_hash(&prompt_tokens),
             sampling: SamplingParams { temperature_milli: 900, ..SamplingParams::GREEDY },
             max_tokens: 48,
+            constraint: None,
             nonce: [nonce; 32],
         };
         let tape_seed = tape_seed(&H256::repeat_byte(7), &header.id());
@@ -305,6 +306,7 @@ mod sources {
             header,
             prompt_tokens: prompt_tokens.clone(),
             tape_seed,
+            constraint: None,
             stop: vec![],
             logprobs: false,
         })?;
@@ -312,7 +314,12 @@ mod sources {
             match event {
                 GenerateEvent::Done(done) => {
                     println!("{:?} ({} tokens)", done.text, done.completion_tokens);
-                    return Ok(VerifyItem { transcript: done.transcript, prompt_tokens, tape_seed });
+                    return Ok(VerifyItem {
+                        transcript: done.transcript,
+                        prompt_tokens,
+                        tape_seed,
+                        constraint: None,
+                    });
                 }
                 GenerateEvent::Error(error) => anyhow::bail!("{error:?}"),
                 _ => {}
@@ -380,6 +387,7 @@ mod sources {
                         transcript,
                         prompt_tokens: task.prompt(nonce),
                         tape_seed: task.tape_seed(nonce),
+                        constraint: None,
                     }),
                     SprintEvent::Done { .. } => break,
                     SprintEvent::Error(error) => anyhow::bail!("{error:?}"),

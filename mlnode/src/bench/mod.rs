@@ -279,6 +279,7 @@ fn generate(
         prompt_hash: prompt_hash(prompt),
         sampling: PARAMS,
         max_tokens: tokens,
+        constraint: None,
         nonce: [0; 32],
     };
     let tape_seed = tape_seed(&H256::zero(), &header.id());
@@ -294,7 +295,8 @@ fn generate(
     let (mut prefill, mut making) = (Duration::ZERO, Duration::ZERO);
     let mut made_before = source.transcript_time();
     for position in 0..tokens {
-        let draw = Draw { tape: &tape, params: &PARAMS, completion: &completion, position };
+        let draw =
+            Draw { tape: &tape, params: &PARAMS, completion: &completion, position, bias: &[], allowed: &[] };
         let last = completion.last().copied();
         let next = last.as_slice();
         let new = if position == 0 { prompt } else { next };
@@ -336,22 +338,29 @@ fn check(
         transcript: generated.transcript.clone(),
         prompt_tokens: generated.prompt.clone(),
         tape_seed: generated.tape_seed,
+        constraint: None,
     };
     let started = Instant::now();
     let shape = source.shape();
     let replayed = (0..copies).map(|_| replay_item(&item, &shape)).collect::<Result<Vec<_>, _>>();
     let ready = replayed.map_err(|outcome| match outcome {
-        VerifyOutcome::ReplayFailed { reason } | VerifyOutcome::Failed { reason } => {
-            BenchError::Contradiction(reason)
-        }
+        VerifyOutcome::ReplayFailed { reason }
+        | VerifyOutcome::ConstraintBroken { reason }
+        | VerifyOutcome::Failed { reason } => BenchError::Contradiction(reason),
         VerifyOutcome::Figures(_) => BenchError::Contradiction("figures without a pass".into()),
     })?;
     let replay = started.elapsed();
     let mut chunks = Vec::new();
     for (sequence, ready) in (0..).zip(&ready) {
         source.open(sequence, ready.capacity())?;
-        let draw =
-            Draw { tape: &ready.tape, params: &ready.params, completion: &ready.completion, position: 0 };
+        let draw = Draw {
+            tape: &ready.tape,
+            params: &ready.params,
+            completion: &ready.completion,
+            position: 0,
+            bias: &[],
+            allowed: &[],
+        };
         chunks.push(Chunk { sequence, tokens: &ready.tokens, task: Task::Measure(draw, &ready.records) });
     }
     source.step(&chunks)?;

@@ -1,9 +1,10 @@
 //! What is sent to the engine's thread.
 
 use super::{LoadRefusal, ServedModel};
-use crate::{kv::KvLease, loader::LoadSpec, source::Shape, verify::Ready};
+use crate::{constraint::Constrained, kv::KvLease, loader::LoadSpec, source::Shape, verify::Ready};
 use starling_mlnode_api::{GenerateEvent, GenerateRequest, NonceRange, SprintEvent, VerifyOutcome};
 use starling_primitives::{
+    constraint::{check_bound, Constraint},
     request::{prompt_hash, RequestHeader, SamplingParams},
     sprint::SprintTask,
     transcript::WINDOW_TOKENS,
@@ -65,6 +66,8 @@ pub struct ValidRequest {
     pub prompt: Vec<u32>,
     /// Seed of the tape.
     pub tape_seed: H256,
+    /// What the answer keeps to.
+    pub constraint: Option<Constraint>,
     /// Stop strings.
     pub stop: Vec<String>,
     /// Whether events carry the candidates.
@@ -100,6 +103,9 @@ impl ValidRequest {
         if let Some(param) = out_of_range(&header.sampling, shape.top_k) {
             return refuse(param, "The value is out of range.".into());
         }
+        if let Err(error) = check_bound(request.constraint.as_ref(), header, shape.vocab_size) {
+            return refuse("constraint", format!("The constraint cannot be taken: {error}."));
+        }
         let stops = &request.stop;
         if stops.len() > MAX_STOP_STRINGS || stops.iter().any(|s| s.is_empty() || s.len() > MAX_STOP_BYTES) {
             let message = format!("At most {MAX_STOP_STRINGS} stop strings of 1 to {MAX_STOP_BYTES} bytes.");
@@ -109,6 +115,7 @@ impl ValidRequest {
             header: header.clone(),
             prompt: prompt.clone(),
             tape_seed: request.tape_seed,
+            constraint: request.constraint.clone(),
             stop: stops.clone(),
             logprobs: request.logprobs,
         })
@@ -145,6 +152,8 @@ fn out_of_range(params: &SamplingParams, top_k: u8) -> Option<&'static str> {
 #[derive(Debug)]
 pub(super) struct GenerateJob {
     pub(super) request: ValidRequest,
+    /// The request's, compiled.
+    pub(super) constraint: Option<Constrained>,
     pub(super) events: mpsc::Sender<GenerateEvent>,
     /// Absent for probes, which are so small that they are not counted.
     pub(super) kv: Option<KvLease>,
@@ -185,6 +194,7 @@ pub(super) enum Command {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use starling_primitives::constraint::TokenBias;
 
     const SHAPE: Shape = Shape { vocab_size: 100, max_context: 16, top_k: 5, parameters: 0 };
 
@@ -197,10 +207,12 @@ mod tests {
                 prompt_hash: prompt_hash(&prompt_tokens),
                 sampling: SamplingParams::GREEDY,
                 max_tokens: 13,
+                constraint: None,
                 nonce: [0; 32],
             },
             prompt_tokens,
             tape_seed: H256::zero(),
+            constraint: None,
             stop: vec![],
             logprobs: false,
         }
@@ -234,6 +246,16 @@ mod tests {
         check(
             |r| r.header.sampling.presence_penalty_milli = -2_001,
             "header.sampling.presence_penalty_milli",
+        );
+        let bias = |token, milli| Constraint { logit_bias: vec![TokenBias { token, milli }], grammar: None };
+        check(|r| r.constraint = Some(bias(1, 1)), "constraint");
+        check(|r| r.header.constraint = Some(bias(1, 1).hash()), "constraint");
+        check(
+            |r| {
+                r.header.constraint = Some(bias(100, 1).hash());
+                r.constraint = Some(bias(100, 1));
+            },
+            "constraint",
         );
         check(|r| r.stop = vec![String::new()], "stop");
         check(|r| r.stop = vec!["x".into(); 5], "stop");

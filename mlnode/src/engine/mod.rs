@@ -12,6 +12,7 @@ mod worker;
 pub use jobs::{Generation, Refusal, ValidRequest, MAX_STOP_BYTES, MAX_STOP_STRINGS};
 
 use crate::{
+    constraint::Constrained,
     kv::KvRoom,
     loader::{LoadError, LoadSpec, Loader},
     metrics::Metrics,
@@ -46,6 +47,9 @@ const COMMANDS_MAX: usize = 1_024;
 const SPRINT_RUNS_MAX: usize = 16;
 /// Verification requests that may be queued.
 const VERIFY_REQUESTS_MAX: usize = 16;
+
+/// Answers that one chat request may ask for. Each takes a slot of its own.
+const CHOICES_MAX: u8 = 8;
 
 /// How much the engine takes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,6 +89,7 @@ impl ServedModel {
             top_k: self.shape.top_k,
             vocab_size: self.shape.vocab_size,
             default_max_tokens: None,
+            choices_max: CHOICES_MAX,
         }
     }
 }
@@ -191,6 +196,17 @@ impl Engine {
         answer.await.map_err(|_| Refusal::Stopping)?
     }
 
+    /// [`Engine::generate`] for async callers: a grammar is compiled beside their threads.
+    pub async fn admit(&self, request: GenerateRequest) -> Result<Generation, Refusal> {
+        if request.constraint.as_ref().is_none_or(|constraint| constraint.grammar.is_none()) {
+            return self.generate(&request);
+        }
+        let engine = self.clone();
+        tokio::task::spawn_blocking(move || engine.generate(&request))
+            .await
+            .map_err(|_| Refusal::Failed("the request could not be prepared".into()))?
+    }
+
     /// Admits a request, or refuses it at once.
     pub fn generate(&self, request: &GenerateRequest) -> Result<Generation, Refusal> {
         let model = self.model_named(&request.model)?;
@@ -202,7 +218,9 @@ impl Engine {
         let permit = Arc::clone(&self.shared.requests).try_acquire_owned().map_err(|_| overloaded())?;
         let kv = self.shared.kv.take(valid.capacity()).ok_or_else(overloaded)?;
         let (events, receiver) = mpsc::channel(valid.events_max());
-        let job = GenerateJob { request: valid, events, kv: Some(kv), permit: Some(permit) };
+        // With the permit in hand: what compiles at once is bounded.
+        let constraint = valid.constraint.as_ref().map(|c| Constrained::new(c, &model.tokenizer));
+        let job = GenerateJob { request: valid, constraint, events, kv: Some(kv), permit: Some(permit) };
         self.send(Command::Generate(Box::new(job)))?;
         Ok(receiver)
     }
@@ -217,6 +235,7 @@ impl Engine {
             prompt_hash: prompt_hash(&prompt),
             sampling: SamplingParams::GREEDY,
             max_tokens: 1,
+            constraint: None,
             nonce: [0; 32],
         };
         let request = GenerateRequest {
@@ -224,12 +243,13 @@ impl Engine {
             header,
             prompt_tokens: prompt,
             tape_seed: H256::zero(),
+            constraint: None,
             stop: Vec::new(),
             logprobs: false,
         };
         let valid = ValidRequest::new(&request, &model.shape)?;
         let (events, mut receiver) = mpsc::channel(valid.events_max());
-        let job = GenerateJob { request: valid, events, kv: None, permit: None };
+        let job = GenerateJob { request: valid, constraint: None, events, kv: None, permit: None };
         self.send(Command::Generate(Box::new(job)))?;
         while let Some(event) = receiver.recv().await {
             match event {
@@ -249,7 +269,12 @@ impl Engine {
         let shape = model.shape;
         // Replay is hashing and integer arithmetic: milliseconds, but many of them.
         let replayed = tokio::task::spawn_blocking(move || {
-            items.into_iter().map(|item| verify::replay_item(&item, &shape)).collect::<Vec<_>>()
+            let tokenizer = &model.tokenizer;
+            let replay = |item| {
+                let ready = verify::replay_item(item, &shape)?;
+                Ok(verify::compile_constraint(ready, item, tokenizer))
+            };
+            items.iter().map(replay).collect::<Vec<_>>()
         })
         .await
         .map_err(|_| Refusal::Failed("the replay failed".into()))?;

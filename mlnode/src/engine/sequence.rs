@@ -1,6 +1,7 @@
 //! A sequence in the engine, and what happens to its tokens.
 
 use crate::{
+    constraint::Constrained,
     kv::KvLease,
     metrics::{finished, Metrics},
     scheduler::Class,
@@ -16,8 +17,8 @@ use starling_primitives::{
     transcript::{ClosedWindow, TokenRecord, Transcript, TranscriptBuilder},
     verdict::Figures,
 };
-use starling_prompt::{Detokenizer, StopMatcher, Tokenizer};
-use std::time::Instant;
+use starling_prompt::{Detokenizer, StopMatcher, TokenSet, Tokenizer};
+use std::{ops::Range, time::Instant};
 use tokio::sync::{mpsc, OwnedSemaphorePermit};
 
 use super::jobs::GenerateJob;
@@ -33,6 +34,9 @@ pub(super) struct Sequence<'a> {
     completion: Vec<u32>,
     tape: Tape,
     params: SamplingParams,
+    constraint: Option<Constrained>,
+    /// What may stand at the places that the next chunk says something about.
+    allowed: Vec<Option<TokenSet>>,
     pub(super) kind: Kind<'a>,
     _kv: Option<KvLease>,
 }
@@ -53,6 +57,7 @@ pub(super) struct Answering<'a> {
     stops: StopMatcher,
     logprobs: bool,
     max_tokens: u32,
+    cached_tokens: u32,
     admitted: Instant,
     last_token: Option<Instant>,
     /// Whether any of its tokens went through the source.
@@ -96,7 +101,7 @@ impl<'a> Sequence<'a> {
         tokenizer: &'a Tokenizer,
         metrics: &Metrics,
     ) -> Self {
-        let GenerateJob { request, events, kv, permit } = job;
+        let GenerateJob { request, constraint, events, kv, permit } = job;
         metrics.prompt_tokens.inc_by(request.prompt.len() as u64);
         let params = request.header.sampling;
         let answering = Answering {
@@ -107,6 +112,7 @@ impl<'a> Sequence<'a> {
             detokenizer: Detokenizer::new(tokenizer),
             stops: StopMatcher::new(request.stop),
             logprobs: request.logprobs,
+            cached_tokens: 0,
             admitted: Instant::now(),
             last_token: None,
             begun: false,
@@ -121,6 +127,8 @@ impl<'a> Sequence<'a> {
             completion: Vec::new(),
             tape: Tape::new(&request.tape_seed),
             params,
+            constraint,
+            allowed: Vec::new(),
             kind: Kind::Request(Box::new(answering)),
             _kv: kv,
         }
@@ -136,6 +144,8 @@ impl<'a> Sequence<'a> {
             completion: ready.completion,
             tape: ready.tape,
             params: ready.params,
+            constraint: ready.constraint,
+            allowed: Vec::new(),
             kind: Kind::Verification(checking),
             _kv: Some(kv),
         }
@@ -160,6 +170,8 @@ impl<'a> Sequence<'a> {
             completion: Vec::new(),
             tape: Tape::new(&task.tape_seed(nonce)),
             params,
+            constraint: None,
+            allowed: Vec::new(),
             kind: Kind::Sprint(Racing { run, nonce, builder, decode_tokens: task.decode_tokens }),
             _kv: Some(kv),
         }
@@ -169,6 +181,14 @@ impl<'a> Sequence<'a> {
     /// completion are wanted.
     pub(super) fn reusable(&self) -> &[u32] {
         self.tokens.get(..self.prompt_len).unwrap_or_default()
+    }
+
+    /// The first of these tokens are known from earlier sequences.
+    pub(super) fn set_known(&mut self, tokens: u32) {
+        self.computed = tokens as usize;
+        if let Kind::Request(answering) = &mut self.kind {
+            answering.cached_tokens = tokens;
+        }
     }
 
     pub(super) fn class(&self) -> Class {
@@ -208,9 +228,43 @@ impl<'a> Sequence<'a> {
         }
     }
 
+    /// Finds out what the constraint allows at the places that the next `count` tokens say something about; once for
+    /// each chunk. An error says why a transcript being checked cannot have come about.
+    pub(super) fn prepare(&mut self, count: u32) -> Result<(), String> {
+        self.allowed.clear();
+        let end = self.end_of(count);
+        let committed = self.committed(end);
+        let Some(constraint) = &mut self.constraint else { return Ok(()) };
+        match &self.kind {
+            Kind::Verification(checking) => {
+                let records = checking.records.get(committed.clone()).unwrap_or_default();
+                for (position, record) in committed.zip(records) {
+                    let allowed = constraint.follow(record).map_err(|token| {
+                        format!("the constraint does not allow candidate {token} of token {position}")
+                    })?;
+                    self.allowed.push(allowed);
+                }
+            }
+            _ if end == self.tokens.len() => self.allowed.push(constraint.allowed()),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn end_of(&self, count: u32) -> usize {
+        (self.computed + count as usize).min(self.tokens.len())
+    }
+
+    /// Places in the completion that the tokens up to `end` say something about: the row of token i says what follows it,
+    /// place i + 1 - prompt_len.
+    fn committed(&self, end: usize) -> Range<usize> {
+        let place = |token: usize| (token + 1).max(self.prompt_len) - self.prompt_len;
+        place(self.computed)..place(end)
+    }
+
     /// The next `count` tokens, and what is wanted of them.
     pub(super) fn chunk(&self, count: u32) -> Chunk<'_> {
-        let end = (self.computed + count as usize).min(self.tokens.len());
+        let end = self.end_of(count);
         let tokens = self.tokens.get(self.computed..end).unwrap_or_default();
         Chunk { sequence: self.id, tokens, task: self.task(end) }
     }
@@ -221,14 +275,14 @@ impl<'a> Sequence<'a> {
             params: &self.params,
             completion: &self.completion,
             position: position as u32,
+            bias: self.constraint.as_ref().map_or(&[], |constraint| &constraint.bias),
+            allowed: &self.allowed,
         };
         match &self.kind {
             Kind::Verification(checking) => {
-                // The row of token i says what follows it: record i + 1 - prompt_len.
-                let first = (self.computed + 1).max(self.prompt_len) - self.prompt_len;
-                let last = (end + 1).max(self.prompt_len) - self.prompt_len;
-                match checking.records.get(first..last) {
-                    Some(records) if !records.is_empty() => Task::Measure(draw(first), records),
+                let committed = self.committed(end);
+                match checking.records.get(committed.clone()) {
+                    Some(records) if !records.is_empty() => Task::Measure(draw(committed.start), records),
                     _ => Task::Extend,
                 }
             }
@@ -244,6 +298,9 @@ impl<'a> Sequence<'a> {
         };
         self.completion.push(token);
         self.tokens.push(token);
+        if let Some(constraint) = &mut self.constraint {
+            constraint.accept(token);
+        }
         match &mut self.kind {
             Kind::Request(answering) => answering.accept(token, record, &self.completion, self.prompt_len),
             Kind::Sprint(racing) => {
@@ -319,6 +376,7 @@ impl Answering<'_> {
             finish_reason,
             text,
             prompt_tokens: prompt_len as u32,
+            cached_tokens: self.cached_tokens,
             completion_tokens: completion.len() as u32,
             transcript_root: transcript.root(),
             response_hash: response_hash(completion),

@@ -255,7 +255,7 @@ impl<'a> Serving<'a> {
         let asked = sequence.reusable();
         self.shared.metrics.prefix_queries.inc_by(asked.len() as u64);
         let reused = self.source.reuse(sequence.id, asked);
-        sequence.computed = reused as usize;
+        sequence.set_known(reused);
         self.shared.metrics.prefix_hits.inc_by(u64::from(reused));
         self.sequences.push(sequence);
     }
@@ -290,8 +290,29 @@ impl<'a> Serving<'a> {
         if shares.is_empty() {
             return false;
         }
-        self.step(&shares);
+        let shares = self.prepare(shares);
+        if !shares.is_empty() {
+            self.step(&shares);
+        }
         true
+    }
+
+    /// Asks the constraints what they allow in this step. A transcript that one shows to be false leaves it.
+    fn prepare(&mut self, shares: Vec<Share>) -> Vec<Share> {
+        let mut kept = Vec::with_capacity(shares.len());
+        for share in shares {
+            let Some(place) = self.sequences.iter().position(|s| s.id == share.id) else { continue };
+            let prepared = self.sequences.get_mut(place).map_or(Ok(()), |s| s.prepare(share.tokens));
+            let Err(reason) = prepared else {
+                kept.push(share);
+                continue;
+            };
+            let sequence = self.remove(place);
+            if let Kind::Verification(checking) = &sequence.kind {
+                self.settle(checking.job, checking.item, VerifyOutcome::ConstraintBroken { reason });
+            }
+        }
+        kept
     }
 
     fn step(&mut self, shares: &[Share]) {

@@ -10,7 +10,10 @@ use axum::{
     response::Response,
     Json,
 };
-use starling_mlnode_api::{GenerateRequest, ModelEntry, ModelsResponse, TokenizeRequest, TokenizeResponse};
+use starling_mlnode_api::{
+    DetokenizeRequest, DetokenizeResponse, GenerateRequest, ModelEntry, ModelsResponse, TokenizeRequest,
+    TokenizeResponse,
+};
 use starling_prompt::{ApiError, TokenizerBundle};
 use std::time::UNIX_EPOCH;
 use tokio_stream::wrappers::ReceiverStream;
@@ -18,7 +21,7 @@ use tokio_stream::wrappers::ReceiverStream;
 /// `POST /v1/generate`
 pub(super) async fn generate(State(state): State<AppState>, body: Bytes) -> Result<Response, HttpError> {
     let request: GenerateRequest = json(&body)?;
-    let events = state.engine.generate(&request)?;
+    let events = state.engine.admit(request).await?;
     Ok(stream::json_events(ReceiverStream::new(events)))
 }
 
@@ -60,4 +63,17 @@ pub(super) async fn tokenize(
         .map_err(|_| failed())?
         .map_err(|_| failed())?;
     Ok(Json(TokenizeResponse { tokens }))
+}
+
+/// `POST /v1/detokenize`
+pub(super) async fn detokenize(
+    State(state): State<AppState>,
+    body: Bytes,
+) -> Result<Json<DetokenizeResponse>, HttpError> {
+    let DetokenizeRequest { model, tokens } = json(&body)?;
+    let model = state.engine.model_named(&model)?;
+    let text = tokio::task::spawn_blocking(move || model.tokenizer.decode(&tokens))
+        .await
+        .map_err(|_| ApiError::internal("The tokens could not be turned into text."))?;
+    Ok(Json(DetokenizeResponse { text }))
 }

@@ -45,10 +45,12 @@ impl AppState {
 pub fn inference_app(state: AppState) -> Router {
     let routes = Router::new()
         .route("/v1/generate", post(inference::generate))
-        .route("/v1/chat/completions", post(chat::completions))
+        .route("/v1/chat/completions", post(chat::chat))
+        .route("/v1/completions", post(chat::completions))
         .route("/v1/models", get(inference::models))
         .route("/v1/models/{model}/tokenizer", get(inference::tokenizer))
         .route("/v1/tokenize", post(inference::tokenize))
+        .route("/v1/detokenize", post(inference::detokenize))
         .layer(DefaultBodyLimit::max(INFERENCE_BODY_MAX));
     finish(routes, state)
 }

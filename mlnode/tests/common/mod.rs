@@ -12,6 +12,7 @@ use starling_mlnode::{
 };
 use starling_mlnode_api::{ClientConfig, Done, GenerateEvent, GenerateRequest, MlNode, MlNodeClient};
 use starling_primitives::{
+    constraint::Constraint,
     request::{prompt_hash, RequestHeader, SamplingParams},
     tape::tape_seed,
     transcript::Transcript,
@@ -216,15 +217,34 @@ impl Answer {
 
 /// A request with the tape of an epoch seed.
 pub fn request(prompt_tokens: Vec<u32>, sampling: SamplingParams, max_tokens: u32) -> GenerateRequest {
+    constrained(prompt_tokens, sampling, max_tokens, None)
+}
+
+/// The same, bound to a constraint.
+pub fn constrained(
+    prompt_tokens: Vec<u32>,
+    sampling: SamplingParams,
+    max_tokens: u32,
+    constraint: Option<Constraint>,
+) -> GenerateRequest {
     let header = RequestHeader {
         profile: 7,
         prompt_hash: prompt_hash(&prompt_tokens),
         sampling,
         max_tokens,
+        constraint: constraint.as_ref().map(Constraint::hash),
         nonce: [9; 32],
     };
     let tape_seed = tape_seed(&H256::repeat_byte(1), &header.id());
-    GenerateRequest { model: MODEL.into(), header, prompt_tokens, tape_seed, stop: vec![], logprobs: false }
+    GenerateRequest {
+        model: MODEL.into(),
+        header,
+        prompt_tokens,
+        tape_seed,
+        constraint,
+        stop: vec![],
+        logprobs: false,
+    }
 }
 
 /// Waits for a condition.

@@ -83,6 +83,7 @@ fn header(nonce: u8) -> RequestHeader {
         prompt_hash: prompt_hash(&PROMPT),
         sampling: SamplingParams { temperature_milli: 900, ..SamplingParams::GREEDY },
         max_tokens: 40,
+        constraint: None,
         nonce: [nonce; 32],
     }
 }
@@ -327,7 +328,8 @@ impl World {
             first_verdict_at: None,
         };
         self.put_record(index, &record);
-        let answer = ServedTranscript { transcript: served, prompt_tokens: PROMPT.to_vec() };
+        let answer =
+            ServedTranscript { transcript: served, prompt_tokens: PROMPT.to_vec(), constraint: None };
         self.fakes.served.lock().unwrap().insert(request_id, answer);
         request_id
     }

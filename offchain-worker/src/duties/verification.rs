@@ -6,11 +6,12 @@
 
 use super::{with_sources, DutyError};
 use crate::context::{
-    AgentContext, DutyHelpers, EndTokens, HelperError, Peers, Verifier, VerifyItem, VerifyOutcome,
+    self, AgentContext, DutyHelpers, EndTokens, HelperError, Peers, Verifier, VerifyItem, VerifyOutcome,
 };
 use starling_chain_client::{BlockTick, ChainView, DisputeStatus, Item, PlacedRecord};
 use starling_math::{clock, draw, duty};
 use starling_primitives::{
+    constraint::check_bound,
     profile::Profile,
     records::{Finished, InferenceRecord},
     replay::{replay_with, Checks},
@@ -474,8 +475,8 @@ impl Check {
             completion_tokens: result.completion_tokens,
         };
         let tape_seed = tape_seed(&self.epoch_seed, &record.request_id);
-        let item =
-            VerifyItem { transcript: served.transcript, prompt_tokens: served.prompt_tokens, tape_seed };
+        let context::ServedTranscript { transcript, prompt_tokens, constraint } = served;
+        let item = VerifyItem { transcript, prompt_tokens, tape_seed, constraint };
         if let Err(error) = replayed(&item, &expected, (record.profile, &profile), &end_tokens) {
             tracing::warn!(target: "duties::verification", epoch = self.id.epoch, index = self.id.index, executor = %record.executor, error, "the transcript does not replay");
             return Ok(Checked::Outcome(Outcome::ReplayFailed));
@@ -495,6 +496,8 @@ fn replayed(
     if item.transcript.header.profile != id {
         return Err("the header names another profile".into());
     }
+    check_bound(item.constraint.as_ref(), &item.transcript.header, profile.vocab_size)
+        .map_err(|error| error.to_string())?;
     let checks = Checks {
         prompt: Some(&item.prompt_tokens),
         vocab_size: Some(profile.vocab_size),
@@ -520,6 +523,10 @@ async fn measure(
             Some(VerifyOutcome::ReplayFailed(reason)) => {
                 // Two replays of the same bytes cannot disagree; the node is not what it should be.
                 Checked::NotNow(format!("the ML node's replay disagrees: {reason}"))
+            }
+            Some(VerifyOutcome::ConstraintBroken(reason)) => {
+                tracing::warn!(target: "duties::verification", reason, "the answer does not keep to its constraint");
+                Checked::Outcome(Outcome::ReplayFailed)
             }
             None => Checked::NotNow("the ML node gave no answer".into()),
         }),

@@ -5,7 +5,8 @@ use crate::{
     peer::protocol::{ExecuteRequest, Refusal},
 };
 use starling_primitives::{
-    profile::Profile, records::MAX_ATTEMPT, request::prompt_hash, request::SamplingParams, AccountId, H256,
+    constraint::check_bound, profile::Profile, records::MAX_ATTEMPT, request::prompt_hash,
+    request::SamplingParams, AccountId, H256,
 };
 use std::sync::Arc;
 
@@ -61,15 +62,19 @@ fn check_content(request: &ExecuteRequest, profile: &Profile) -> Result<(), Refu
     let header = &request.header;
     let sampling = &header.sampling;
     let length = u64::try_from(request.prompt_tokens.len()).map_err(|_| Refusal::Invalid)?;
+    let penalty = -2_000..=2_000;
     let fits = header.max_tokens >= 1
         && !request.prompt_tokens.is_empty()
         && length.saturating_add(header.max_tokens.into()) <= profile.max_context.into()
         && request.prompt_tokens.iter().all(|token| *token < profile.vocab_size)
         && header.prompt_hash == prompt_hash(&request.prompt_tokens)
+        && check_bound(request.constraint.as_ref(), header, profile.vocab_size).is_ok()
         && sampling.temperature_milli <= SamplingParams::MAX_TEMPERATURE
         && (1..=10_000).contains(&sampling.top_p)
         && sampling.min_p <= 10_000
         && sampling.top_k <= profile.top_k
+        && penalty.contains(&sampling.frequency_penalty_milli)
+        && penalty.contains(&sampling.presence_penalty_milli)
         && request.stop.len() <= MAX_STOPS
         && request.stop.iter().all(|stop| !stop.is_empty() && stop.len() <= starling_prompt::MAX_STOP_BYTES);
     fits.then_some(()).ok_or(Refusal::Invalid)

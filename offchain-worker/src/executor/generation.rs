@@ -63,6 +63,7 @@ impl Generation<'_> {
             header: self.request.header.clone(),
             prompt_tokens: self.request.prompt_tokens.clone(),
             tape_seed: self.tape_seed,
+            constraint: self.request.constraint.clone(),
             stop: self.request.stop.clone(),
             logprobs: true,
         };

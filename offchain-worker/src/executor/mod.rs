@@ -209,6 +209,7 @@ impl Executor {
             attempt: request.attempt,
             header: request.header.clone(),
             prompt_tokens: request.prompt_tokens.clone(),
+            constraint: request.constraint.clone(),
         };
         match self.inner.context.store.put_payload(&payload).await {
             // A gateway that is gone shows in its stream.

@@ -118,6 +118,7 @@ fn wire_item(item: &VerifyItem) -> api::VerifyItem {
         transcript: item.transcript.encode(),
         prompt_tokens: item.prompt_tokens.clone(),
         tape_seed: item.tape_seed,
+        constraint: item.constraint.clone(),
     }
 }
 
@@ -125,6 +126,7 @@ fn read_outcome(outcome: api::VerifyOutcome) -> Result<VerifyOutcome, HelperErro
     match outcome {
         api::VerifyOutcome::Figures(figures) => Ok(VerifyOutcome::Measured(figures)),
         api::VerifyOutcome::ReplayFailed { reason } => Ok(VerifyOutcome::ReplayFailed(reason)),
+        api::VerifyOutcome::ConstraintBroken { reason } => Ok(VerifyOutcome::ConstraintBroken(reason)),
         api::VerifyOutcome::Failed { reason } => Err(HelperError::Unavailable(reason)),
     }
 }

@@ -1,4 +1,4 @@
-//! `POST /v1/chat/completions`.
+//! `POST /v1/chat/completions` and `POST /v1/completions`.
 
 use super::{
     auth,
@@ -20,10 +20,10 @@ use axum::{
 use codec::Encode;
 use serde::Serialize;
 use serde_json::json;
-use starling_primitives::{profile::Profile, RequestId};
+use starling_primitives::{constraint::Constraint, profile::Profile, RequestId};
 use starling_prompt::{
-    openai::{self, ErrorBody},
-    parse_request, plan, Answer, AnswerMeta, ApiError, Limits,
+    openai::{self, ErrorBody, TextForm},
+    Answer, AnswerMeta, AnyRequest, ApiError, Limits,
 };
 use std::{
     convert::Infallible,
@@ -43,9 +43,12 @@ pub const REQUEST_ID_HEADER: HeaderName = HeaderName::from_static("x-starling-re
 struct Running {
     relayed: mpsc::Receiver<Relayed>,
     answer: Answer,
+    /// There for the older API.
+    form: Option<TextForm>,
     request_id: RequestId,
     header: String,
     prompt_tokens: Vec<u32>,
+    constraint: Option<Constraint>,
     _in_flight: InFlight,
     _cancel: DropGuard,
 }
@@ -72,9 +75,24 @@ impl Drop for InFlight {
     }
 }
 
-/// The handler.
+/// `POST /v1/chat/completions`
 pub(super) async fn chat(State(state): State<GatewayState>, headers: HeaderMap, body: Body) -> Response {
-    let response = match answer(&state, &headers, body).await {
+    respond(&state, &headers, body, AnyRequest::chat).await
+}
+
+/// `POST /v1/completions`
+pub(super) async fn completions(
+    State(state): State<GatewayState>,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    respond(&state, &headers, body, AnyRequest::completion).await
+}
+
+type Read = fn(&[u8]) -> Result<AnyRequest, ApiError>;
+
+async fn respond(state: &GatewayState, headers: &HeaderMap, body: Body, read: Read) -> Response {
+    let response = match answer(state, headers, body, read).await {
         Ok(response) => response,
         Err(error) => error.into_response(),
     };
@@ -82,14 +100,21 @@ pub(super) async fn chat(State(state): State<GatewayState>, headers: HeaderMap, 
     response
 }
 
-async fn answer(state: &GatewayState, headers: &HeaderMap, body: Body) -> Result<Response, HttpError> {
+async fn answer(
+    state: &GatewayState,
+    headers: &HeaderMap,
+    body: Body,
+    read: Read,
+) -> Result<Response, HttpError> {
     let in_flight = InFlight::take(state)?;
     let credentials = auth::credentials(state, headers).await?;
     let body = read_body(body, state.config.max_body_bytes).await?;
     let received = Instant::now();
-    let request = parse_request(&body)?;
+    let request = read(&body)?;
     let view = state.network.view();
-    let (running, stream) = begin(state, credentials, &request, view, in_flight, received).await?;
+    // What a tool or a schema costs shows in the body's size as well.
+    let small = body.len() <= PLAN_INLINE_BYTES;
+    let (running, stream) = begin(state, credentials, request, small, view, in_flight, received).await?;
     let request_id = HeaderValue::from_str(&format!("{:?}", running.request_id))
         .unwrap_or_else(|_| HeaderValue::from_static(""));
     let mut response = if stream { streamed(running).await? } else { plain(running).await? };
@@ -117,19 +142,21 @@ async fn read_body(body: Body, limit: usize) -> Result<Bytes, HttpError> {
 async fn begin(
     state: &GatewayState,
     credentials: auth::Credentials,
-    request: &openai::ChatCompletionRequest,
+    request: AnyRequest,
+    small: bool,
     view: Arc<NetworkView>,
     in_flight: InFlight,
     received: Instant,
 ) -> Result<(Running, bool), HttpError> {
     let (profile_id, profile) =
-        view.profile_by_name(&request.model).ok_or_else(|| ApiError::model_not_found(&request.model))?;
+        view.profile_by_name(request.model()).ok_or_else(|| ApiError::model_not_found(request.model()))?;
     let tokenizer = state.tokenizers.get(profile, &view).await.map_err(|error| {
         HttpError::from(ApiError::unavailable("The model's tokenizer is not available at the moment."))
             .because(&error)
     })?;
     let limits = Limits::from(profile);
-    let planned = plan_off_thread(&tokenizer, request, limits).await?;
+    let request = Arc::new(request);
+    let planned = plan_off_thread(&tokenizer, &request, small, limits).await?;
     let authorized = auth::authorize(state, credentials, &planned, (profile_id, profile), &view)?;
     let epoch =
         view.current.clone().filter(|epoch| !epoch.hosts_of(profile_id).is_empty()).ok_or_else(|| {
@@ -153,7 +180,7 @@ async fn begin(
     }
     let header = authorized.header.clone();
     let request_id = header.id();
-    let meta = meta(&request_id, &request.model, profile, &planned);
+    let meta = meta(&request_id, &request, profile, &planned);
     let cancel = CancellationToken::new();
     let (sender, relayed) = mpsc::channel(state.config.stream_buffer);
     let job = Job {
@@ -161,6 +188,7 @@ async fn begin(
         authorized,
         prompt_tokens: planned.prompt_tokens.clone(),
         stop: planned.stop,
+        constraint: planned.constraint.clone(),
         profile: profile.clone(),
         epoch,
         promised,
@@ -172,39 +200,39 @@ async fn begin(
     let running = Running {
         relayed,
         answer: Answer::new(meta, tokenizer),
+        form: request.form(),
         request_id,
         header: hex::encode(header.encode()),
         prompt_tokens: planned.prompt_tokens,
+        constraint: planned.constraint,
         _in_flight: in_flight,
         _cancel: cancel.drop_guard(),
     };
     Ok((running, planned.stream))
 }
 
-/// Messages of this many bytes are planned beside the async threads.
+/// Requests with more bytes are planned beside the async threads.
 const PLAN_INLINE_BYTES: usize = 32 << 10;
+
+/// Compiling a grammar takes milliseconds, whatever its size.
+fn may_have_grammar(request: &AnyRequest) -> bool {
+    match request {
+        AnyRequest::Chat(request) => request.response_format.is_some() || request.tools.is_some(),
+        AnyRequest::Completion(request) => request.rest.contains_key("response_format"),
+    }
+}
 
 async fn plan_off_thread(
     tokenizer: &Arc<starling_prompt::Tokenizer>,
-    request: &openai::ChatCompletionRequest,
+    request: &Arc<AnyRequest>,
+    small: bool,
     limits: Limits,
 ) -> Result<starling_prompt::Planned, HttpError> {
-    let size: usize = request
-        .messages
-        .iter()
-        .map(|message| match &message.content {
-            Some(openai::MessageContent::Text(text)) => text.len(),
-            Some(openai::MessageContent::Parts(parts)) => {
-                parts.iter().filter_map(|part| part.text.as_ref()).map(String::len).sum()
-            }
-            None => 0,
-        })
-        .sum();
-    if size <= PLAN_INLINE_BYTES {
-        return Ok(plan(tokenizer, request, &limits)?);
+    if small && !may_have_grammar(request) {
+        return Ok(request.plan(tokenizer, &limits)?);
     }
     let (tokenizer, request) = (tokenizer.clone(), request.clone());
-    let planned = tokio::task::spawn_blocking(move || plan(&tokenizer, &request, &limits)).await;
+    let planned = tokio::task::spawn_blocking(move || request.plan(&tokenizer, &limits)).await;
     match planned {
         Ok(planned) => Ok(planned?),
         Err(error) => {
@@ -215,18 +243,19 @@ async fn plan_off_thread(
 
 fn meta(
     request_id: &RequestId,
-    model: &str,
+    request: &AnyRequest,
     profile: &Profile,
     planned: &starling_prompt::Planned,
 ) -> AnswerMeta {
     AnswerMeta {
-        id: format!("chatcmpl-{}", hex::encode(request_id)),
+        id: format!("{}{}", request.id_prefix(), hex::encode(request_id)),
         created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
-        model: model.to_owned(),
+        model: request.model().to_owned(),
         system_fingerprint: Some(format!("fp_{}", hex::encode(&profile.weights_digest.as_bytes()[..6]))),
         prompt_tokens: planned.prompt_len(),
         logprobs: planned.logprobs,
         include_usage: planned.include_usage,
+        tools: planned.tools,
     }
 }
 
@@ -266,6 +295,7 @@ impl Running {
             "header": self.header,
             "transcript": hex::encode(proof.transcript.encode()),
             "prompt_tokens": self.prompt_tokens,
+            "constraint": self.constraint.as_ref().map(|constraint| hex::encode(constraint.encode())),
         })
     }
 }
@@ -280,9 +310,11 @@ async fn plain(mut running: Running) -> Result<Response, HttpError> {
             Relayed::Done(proof) => {
                 let json = running.proof_json(&proof);
                 let reason = openai_reason(proof.finish_reason);
-                return Ok(
-                    Json(running.answer.into_completion(&proof.text, reason, Some(json))).into_response()
-                );
+                let body = running.answer.into_completion(&proof.text, reason, Some(json));
+                return Ok(match running.form {
+                    Some(mut form) => Json(form.body(body)).into_response(),
+                    None => Json(body).into_response(),
+                });
             }
             Relayed::Error(error) => return Err(error),
         }
@@ -297,7 +329,11 @@ async fn streamed(mut running: Running) -> Result<Response, HttpError> {
         Some(Relayed::Error(error)) => return Err(error),
         Some(first) => first,
     };
-    let opening = vec![event(&running.answer.start())];
+    // A completion has no role to open with.
+    let opening = match running.form {
+        Some(_) => Vec::new(),
+        None => vec![event(&running.answer.start())],
+    };
     let stream =
         futures::stream::unfold((Some((opening, first)), Some(running)), |(pending, running)| async move {
             let mut running = running?;
@@ -314,20 +350,27 @@ async fn streamed(mut running: Running) -> Result<Response, HttpError> {
 }
 
 impl Running {
+    fn event(&mut self, chunk: openai::ChatCompletionChunk) -> Event {
+        match &mut self.form {
+            Some(form) => event(&form.chunk(chunk)),
+            None => event(&chunk),
+        }
+    }
+
     /// Appends the events for what the relay sent; true when they are the last.
     fn write(&mut self, relayed: Option<Relayed>, events: &mut Vec<Event>) -> bool {
         match relayed {
             Some(Relayed::Token { text, record, token, window_hash }) => {
                 let starling = json!({ "window_hash": format!("{window_hash:?}") });
-                events.extend(
-                    self.answer.token(token, &text, Some(&record), Some(starling)).as_ref().map(event),
-                );
+                let chunk = self.answer.token(token, &text, Some(&record), Some(starling));
+                events.extend(chunk.map(|chunk| self.event(chunk)));
                 false
             }
             Some(Relayed::Done(proof)) => {
                 let json = self.proof_json(&proof);
                 let reason = openai_reason(proof.finish_reason);
-                events.extend(self.answer.finish_stream(&proof.text, reason, Some(json)).iter().map(event));
+                let chunks = self.answer.finish_stream(&proof.text, reason, Some(json));
+                events.extend(chunks.into_iter().map(|chunk| self.event(chunk)));
                 events.push(Event::default().data("[DONE]"));
                 true
             }

@@ -116,6 +116,7 @@ pub fn router(state: GatewayState) -> Router {
     let cors = cors(&state.config.cors_origins);
     let router = Router::new()
         .route("/v1/chat/completions", post(chat::chat))
+        .route("/v1/completions", post(chat::completions))
         .route("/v1/models", get(network_api::models))
         .route("/v1/models/{name}", get(network_api::model))
         .route("/v1/models/{name}/tokenizer", get(network_api::tokenizer))

@@ -13,6 +13,7 @@ use crate::{
 };
 use starling_chain_client::Item;
 use starling_primitives::{
+    constraint::Constraint,
     profile::Profile,
     receipt::SignedReceipt,
     records::{response_hash, Delivered, Started, MAX_ATTEMPT},
@@ -53,6 +54,7 @@ pub(super) struct Job {
     pub(super) authorized: Authorized,
     pub(super) prompt_tokens: Vec<u32>,
     pub(super) stop: Vec<String>,
+    pub(super) constraint: Option<Constraint>,
     pub(super) profile: Profile,
     pub(super) view: Arc<NetworkView>,
     pub(super) epoch: Arc<EpochView>,
@@ -164,6 +166,7 @@ impl Job {
             header: self.authorized.header.clone(),
             prompt_tokens: self.prompt_tokens.clone(),
             stop: self.stop.clone(),
+            constraint: self.constraint.clone(),
         };
         let opened = tokio::select! {
             () = cancel.cancelled() => return Err(Attempt::HungUp { price: 0 }),

@@ -183,6 +183,7 @@ impl Peers for PeerClient {
         Ok(context::ServedTranscript {
             transcript: decode_transcript(&served.transcript)?,
             prompt_tokens: served.prompt_tokens,
+            constraint: served.constraint,
         })
     }
 

@@ -3,6 +3,7 @@
 use codec::{Decode, Encode};
 use libp2p::StreamProtocol;
 use starling_primitives::{
+    constraint::Constraint,
     merkle::Proof,
     receipt::SignedReceipt,
     request::{RequestHeader, SignedAuthorization},
@@ -45,6 +46,8 @@ pub struct ExecuteRequest {
     pub prompt_tokens: Vec<u32>,
     /// Texts that end the generation.
     pub stop: Vec<String>,
+    /// What the answer keeps to.
+    pub constraint: Option<Constraint>,
 }
 
 /// Why an executor does not take a request. Each has one meaning for the gateway: try the next, or give up.
@@ -140,6 +143,8 @@ pub struct ServedTranscript {
     pub transcript: Vec<u8>,
     /// Token ids of the prompt.
     pub prompt_tokens: Vec<u32>,
+    /// What the answer had to keep to.
+    pub constraint: Option<Constraint>,
 }
 
 /// Asks for leaves of the host's commitment.

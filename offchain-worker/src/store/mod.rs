@@ -11,6 +11,7 @@ use sqlx::{
     Row, SqlitePool,
 };
 use starling_primitives::{
+    constraint::Constraint,
     receipt::SignedReceipt,
     request::{RequestHeader, SignedAuthorization},
     transcript::Transcript,
@@ -65,6 +66,8 @@ pub struct Payload {
     pub header: RequestHeader,
     /// Token ids of the prompt.
     pub prompt_tokens: Vec<u32>,
+    /// What the answer keeps to.
+    pub constraint: Option<Constraint>,
 }
 
 /// The store. Cheap to clone.

@@ -3,6 +3,7 @@
 use super::*;
 use crate::context::SprintResult;
 use starling_primitives::{
+    constraint::TokenBias,
     merkle,
     records::Finished,
     request::{prompt_hash, Authorization, SamplingParams},
@@ -18,6 +19,7 @@ fn header(nonce: u8) -> RequestHeader {
         prompt_hash: prompt_hash(&[1, 2, 3]),
         sampling: SamplingParams::GREEDY,
         max_tokens: 8,
+        constraint: None,
         nonce: [nonce; 32],
     }
 }
@@ -46,6 +48,7 @@ fn payload(nonce: u8, epoch: EpochIndex, attempt: u8) -> Payload {
         attempt,
         header: header(nonce),
         prompt_tokens: vec![1, 2, 3],
+        constraint: Some(Constraint { logit_bias: vec![TokenBias { token: 1, milli: 5 }], grammar: None }),
     }
 }
 

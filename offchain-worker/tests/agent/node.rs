@@ -245,6 +245,7 @@ async fn generate(
             finish_reason: api::FinishReason::Length,
             text: String::new(),
             prompt_tokens: request.prompt_tokens.len() as u32,
+            cached_tokens: 0,
             completion_tokens: tokens.len() as u32,
             transcript_root: transcript.root(),
             response_hash: starling_primitives::records::response_hash(&tokens),

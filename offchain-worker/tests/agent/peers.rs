@@ -11,7 +11,13 @@ use starling_host::{
     peer::{Peer, PeerTable},
     tasks::Tasks,
 };
-use starling_primitives::{sprint::SprintTask, tape::tape_seed, verdict::Figures, H256};
+use starling_primitives::{
+    constraint::{Constraint, TokenBias},
+    sprint::SprintTask,
+    tape::tape_seed,
+    verdict::Figures,
+    H256,
+};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
@@ -19,8 +25,10 @@ use tokio_util::sync::CancellationToken;
 async fn a_verifier_gets_the_transcript_it_asks_for() {
     let network = Network::start(3).await;
     let key = network.api_key(0, None).await;
-    let body =
-        json!({ "model": MODEL, "max_tokens": 40, "messages": [{ "role": "user", "content": "hello" }] });
+    let body = json!({
+        "model": MODEL, "max_tokens": 40, "messages": [{ "role": "user", "content": "hello" }],
+        "logit_bias": { "3": -1.5 }, "response_format": { "type": "json_object" },
+    });
     let url = network.url(0, "/v1/chat/completions");
     let answer = network.http.post(url).bearer_auth(&key).json(&body).send().await.unwrap();
     let answer: Value = answer.json().await.unwrap();
@@ -33,6 +41,13 @@ async fn a_verifier_gets_the_transcript_it_asks_for() {
     assert_eq!(served.transcript.tokens().unwrap().len(), 40);
     let prompt: Vec<u32> = serde_json::from_value(answer["starling"]["prompt_tokens"].clone()).unwrap();
     assert_eq!(served.prompt_tokens, prompt);
+    // The constraint goes wherever the prompt goes.
+    let constraint = hex::decode(answer["starling"]["constraint"].as_str().unwrap()).unwrap();
+    let constraint: Constraint = codec::Decode::decode(&mut constraint.as_slice()).unwrap();
+    assert_eq!(served.constraint.as_ref(), Some(&constraint));
+    assert_eq!(served.transcript.header.constraint, Some(constraint.hash()));
+    assert_eq!(constraint.logit_bias, [TokenBias { token: 3, milli: -1_500 }]);
+    assert_eq!(constraint.grammar.unwrap().schema, r#"{"type":"object"}"#);
     let unknown = verifier.agent.peers().fetch_transcript(&executor, H256::zero()).await;
     assert!(matches!(unknown, Err(HelperError::Refused(_))), "{unknown:?}");
 
@@ -40,6 +55,7 @@ async fn a_verifier_gets_the_transcript_it_asks_for() {
         tape_seed: tape_seed(&EPOCH_SEED, &id),
         transcript: served.transcript,
         prompt_tokens: served.prompt_tokens,
+        constraint: served.constraint,
     };
     let outcomes = verifier.agent.fleet().verify(0, vec![item; 300]).await.unwrap();
     let figures = Figures { tokens: 1, distance_sum: 2, margin_sum: 3 };

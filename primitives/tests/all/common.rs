@@ -21,7 +21,14 @@ pub(crate) const PLAIN: SamplingParams =
     SamplingParams { temperature_milli: 1_000, ..SamplingParams::GREEDY };
 
 pub(crate) fn header(sampling: SamplingParams, max_tokens: u32) -> RequestHeader {
-    RequestHeader { profile: 3, prompt_hash: prompt_hash(&PROMPT), sampling, max_tokens, nonce: [7; 32] }
+    RequestHeader {
+        profile: 3,
+        prompt_hash: prompt_hash(&PROMPT),
+        sampling,
+        max_tokens,
+        constraint: None,
+        nonce: [7; 32],
+    }
 }
 
 pub(crate) const PROMPT: [u32; 4] = [1, 22, 333, 4_444];

@@ -8,6 +8,7 @@ use ::codec::{Decode, Encode};
 use serde_json::{json, Value};
 use sp_core::{sr25519::Pair, sr25519::Public, Pair as _};
 use starling_primitives::{
+    constraint::{Constraint, Grammar, TokenBias},
     merkle,
     records::{response_hash, Finished},
     replay::{replay, ReplayError},
@@ -76,6 +77,15 @@ fn all_params() -> Vec<SamplingParams> {
 #[test]
 fn golden_hashes() {
     let header = header(all_params()[4], 100);
+    let constraint = Constraint {
+        logit_bias: vec![TokenBias { token: 3, milli: -100_000 }, TokenBias { token: 70_000, milli: 1_500 }],
+        grammar: Some(Grammar {
+            before: "<tool_call>".into(),
+            schema: r#"{"type":"object"}"#.into(),
+            after: "</tool_call>".into(),
+        }),
+    };
+    let constrained = RequestHeader { constraint: Some(constraint.hash()), ..header.clone() };
     check(
         "hashes.json",
         vec![
@@ -83,6 +93,8 @@ fn golden_hashes() {
             json!({"what": "prompt", "tokens": PROMPT, "hash": prompt_hash(&PROMPT)}),
             json!({"what": "response", "tokens": PROMPT, "hash": response_hash(&PROMPT)}),
             json!({"what": "header", "scale": hex::encode(header.encode()), "hash": header.id()}),
+            json!({"what": "constraint", "scale": hex::encode(constraint.encode()), "hash": constraint.hash()}),
+            json!({"what": "constrained header", "scale": hex::encode(constrained.encode()), "hash": constrained.id()}),
             json!({"what": "window", "previous": H256::repeat_byte(3), "bytes": "0102", "hash": window_hash(&H256::repeat_byte(3), &[1, 2])}),
         ],
     );

@@ -2,6 +2,7 @@
 
 mod codec;
 mod common;
+mod constraint;
 mod foreign;
 mod golden;
 mod merkle_vrf;

@@ -55,7 +55,7 @@ pub struct ChatCompletionRequest {
     /// Only where the node makes its own tape; on the network the epoch's seed decides.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seed: Option<i64>,
-    /// Only 1.
+    /// Answers wanted. On the network only 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub n: Option<u64>,
     /// Opaque to us.
@@ -64,19 +64,19 @@ pub struct ChatCompletionRequest {
     /// Opaque to us.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metadata: Option<Value>,
-    /// Refused unless empty: a request header has no place for a bias, so nobody could verify it.
+    /// What is added to logits, -100 to 100, by token id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub logit_bias: Option<Map<String, Value>>,
-    /// Only `{"type": "text"}`.
+    /// `text`, `json_object` or `json_schema`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub response_format: Option<Value>,
-    /// Refused unless empty.
+    /// Functions that the model may call.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tools: Option<Value>,
-    /// Only `none` and `auto`.
+    /// `none`, `auto`, `required`, or one of the tools.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tool_choice: Option<Value>,
-    /// Without tools it means nothing.
+    /// False is refused unless a call is forced: more than one call cannot be prevented otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parallel_tool_calls: Option<bool>,
     /// Refused unless empty (the old name of tools).
@@ -120,7 +120,7 @@ pub struct ChatCompletionRequest {
 /// One message of the conversation.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ChatMessage {
-    /// `system`, `developer`, `user` or `assistant`.
+    /// `system`, `developer`, `user`, `assistant` or `tool`.
     pub role: String,
     /// Text.
     #[serde(default)]

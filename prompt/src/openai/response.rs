@@ -13,7 +13,7 @@ pub enum FinishReason {
     Length,
     /// Withheld by a filter. Never sent by Starling; read from other servers.
     ContentFilter,
-    /// The model called tools. Never sent by Starling; read from other servers.
+    /// The model called tools.
     ToolCalls,
 }
 
@@ -26,6 +26,16 @@ pub struct Usage {
     pub completion_tokens: u32,
     /// Both.
     pub total_tokens: u32,
+    /// How the prompt's tokens were come by, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt_tokens_details: Option<PromptTokensDetails>,
+}
+
+/// How the tokens of a prompt were come by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PromptTokensDetails {
+    /// Tokens whose keys and values were known from earlier requests.
+    pub cached_tokens: u32,
 }
 
 impl Usage {
@@ -35,6 +45,7 @@ impl Usage {
             prompt_tokens,
             completion_tokens,
             total_tokens: prompt_tokens.saturating_add(completion_tokens),
+            prompt_tokens_details: None,
         }
     }
 }
@@ -73,22 +84,49 @@ pub struct ChoiceLogprobs {
     pub refusal: Option<Vec<TokenLogprob>>,
 }
 
+/// A call of a function.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FunctionCall {
+    /// Name of the function.
+    pub name: String,
+    /// The arguments: JSON as a text, if the model kept to it.
+    pub arguments: String,
+}
+
+/// A call of a tool.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ToolCall {
+    /// Its place among the calls; in streams only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub index: Option<u32>,
+    /// Names the call for the message that answers it.
+    pub id: String,
+    /// `function`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// What is called.
+    pub function: FunctionCall,
+}
+
 /// The answer's message.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AssistantMessage {
     /// `assistant`.
     pub role: String,
-    /// The text.
+    /// The text; null when there are only calls.
     pub content: Option<String>,
     /// Always null.
     #[serde(default)]
     pub refusal: Option<String>,
+    /// Calls of tools.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tool_calls: Vec<ToolCall>,
 }
 
-/// The one choice of an answer.
+/// One of the choices of an answer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Choice {
-    /// Always 0.
+    /// Its place among them.
     pub index: u32,
     /// The message.
     pub message: AssistantMessage,
@@ -110,7 +148,7 @@ pub struct ChatCompletion {
     pub created: u64,
     /// Name of the profile.
     pub model: String,
-    /// One choice.
+    /// As many as were asked for.
     pub choices: Vec<Choice>,
     /// Token counts.
     pub usage: Option<Usage>,
@@ -131,12 +169,15 @@ pub struct Delta {
     /// Text to append.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content: Option<String>,
+    /// Calls of tools, each whole.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tool_calls: Vec<ToolCall>,
 }
 
 /// The one choice of a chunk.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ChunkChoice {
-    /// Always 0.
+    /// Which choice of the answer grows.
     pub index: u32,
     /// What is new.
     pub delta: Delta,

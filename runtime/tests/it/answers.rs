@@ -62,8 +62,14 @@ impl Answer {
         let sampling = SamplingParams { temperature_milli: 1_000, ..SamplingParams::GREEDY };
         let mut nonce = [0; 32];
         nonce[..4].copy_from_slice(&n.to_le_bytes());
-        let header =
-            RequestHeader { profile: 0, prompt_hash: H256::zero(), sampling, max_tokens: TOKENS, nonce };
+        let header = RequestHeader {
+            profile: 0,
+            prompt_hash: H256::zero(),
+            sampling,
+            max_tokens: TOKENS,
+            constraint: None,
+            nonce,
+        };
         let request_id = header.id();
         let epoch = epoch();
         let seed = Beacon::seed(Round::Epoch(epoch.index))?;

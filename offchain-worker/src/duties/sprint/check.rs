@@ -300,6 +300,7 @@ fn replay(samples: &Samples, leaf: SprintLeaf) -> Result<VerifyItem, Bad> {
         transcript: leaf.transcript,
         prompt_tokens: samples.task.prompt(leaf.nonce),
         tape_seed: samples.task.tape_seed(leaf.nonce),
+        constraint: None,
     })
 }
 
@@ -330,7 +331,7 @@ async fn measure(
                 found.fabricated |= judge::fabricated(&figures, calibration);
             }
             // It replayed here; a node that disagrees says more about itself. The sample is left out.
-            VerifyOutcome::ReplayFailed(reason) => {
+            VerifyOutcome::ReplayFailed(reason) | VerifyOutcome::ConstraintBroken(reason) => {
                 tracing::error!(target: "duties::sprint", reason, "the ML node's replay disagrees");
             }
         }

@@ -87,8 +87,14 @@ fn answer(executor: u8, tokens: u32, cheat: impl FnOnce(&mut Vec<TokenRecord>)) 
     let id = finished(executor);
     let sampling = SamplingParams { temperature_milli: 1_000, ..SamplingParams::GREEDY };
     let nonce = [id.index as u8; 32];
-    let header =
-        RequestHeader { profile: PROFILE, prompt_hash: H256::zero(), sampling, max_tokens: 100, nonce };
+    let header = RequestHeader {
+        profile: PROFILE,
+        prompt_hash: H256::zero(),
+        sampling,
+        max_tokens: 100,
+        constraint: None,
+        nonce,
+    };
     let seed = tape_seed(&Mock::seed(Round::Epoch(id.epoch)).unwrap(), &header.id());
     let mut records: Vec<TokenRecord> = (0..tokens)
         .map(|position| {

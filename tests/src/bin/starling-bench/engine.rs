@@ -123,13 +123,14 @@ impl Engine {
         self.nonces += 1;
         let nonce = H256::from_low_u64_be(self.nonces).0;
         let prompt_hash = prompt_hash(&prompt_tokens);
-        let header = RequestHeader { profile: 0, prompt_hash, sampling, max_tokens, nonce };
+        let header = RequestHeader { profile: 0, prompt_hash, sampling, max_tokens, constraint: None, nonce };
         let tape_seed = tape_seed(&H256::repeat_byte(1), &header.id());
         GenerateRequest {
             model: PROFILE.into(),
             header,
             prompt_tokens,
             tape_seed,
+            constraint: None,
             stop: vec![],
             logprobs: false,
         }

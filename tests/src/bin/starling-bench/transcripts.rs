@@ -73,6 +73,7 @@ fn item(generated: &Generated) -> VerifyItem {
         transcript: generated.done.transcript.clone(),
         prompt_tokens: generated.request.prompt_tokens.clone(),
         tape_seed: generated.request.tape_seed,
+        constraint: generated.request.constraint.clone(),
     }
 }
 
