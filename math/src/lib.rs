@@ -16,5 +16,6 @@ pub mod duty;
 pub mod emission;
 pub mod evidence;
 pub mod judge;
+pub mod panel;
 pub mod reputation;
 pub mod weights;
