@@ -49,7 +49,7 @@ impl Panel {
 
     /// Probability that at least `count` liars sit on it.
     fn at_least(&self, count: u32) -> f64 {
-        (count..=self.size.min(self.liars)).map(|liars| self.exactly(liars)).sum()
+        (count..=self.size.min(self.liars)).fold(0.0, |sum, liars| sum + self.exactly(liars))
     }
 
     /// `C(liars, count) C(available - liars, size - count) / C(available, size)`.

@@ -113,6 +113,9 @@ impl<T: Config> Pallet<T> {
             *count = count.saturating_add(1);
             ensure!(Agenda::<T>::contains_key(dispute.due, id), "an open dispute is not on the agenda");
             ensure!(dispute.accuser.is_some(), "a dispute that nobody opened");
+            let last = (index, dispute.panels.saturating_sub(1));
+            let judges = Panels::<T>::contains_key(epoch, last);
+            ensure!(judges || dispute.status != DisputeStatus::Judging, "no panel judges");
             let record = T::Inferences::record(id);
             ensure!(
                 record.is_none_or(|record| record.state == InferenceState::Disputed),
@@ -160,11 +163,6 @@ impl<T: Config> Pallet<T> {
             let tally = Self::check_seats(id, round, &panel)?;
             let found = finding(&tally.votes, panel.weight(), false);
             ensure!(found == Finding::Undecided || !dispute.status.is_open(), "a decision without effect");
-            let judging = dispute.status == DisputeStatus::Judging;
-            ensure!(
-                !judging || Panels::<T>::contains_key(epoch, (index, dispute.panels.saturating_sub(1))),
-                "no panel judges"
-            );
         }
         Ok(())
     }

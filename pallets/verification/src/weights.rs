@@ -42,12 +42,12 @@ pub fn reveal_verdicts<T: Config>(items: u32, disputes: u32) -> Weight {
 /// the runtime's example `fraud` was run on; more than twice that.
 const JUDGE_REF_TIME: u64 = 1_000_000_000;
 
-/// `prove_fraud`: judged twice, because what is free of fees must be known before; then the settlement and what the
-/// deposit takes.
+/// `prove_fraud`: judged twice, because what is free of fees must be known before; then the settlement, the panel that is
+/// dissolved, and what the deposit takes.
 pub fn prove_fraud<T: Config>() -> Weight {
     Weight::from_parts(JUDGE_REF_TIME, 0)
         .saturating_mul(2)
-        .saturating_add(T::DbWeight::get().reads_writes(12, 3))
+        .saturating_add(T::DbWeight::get().reads_writes(13, 7))
         .saturating_add(settlement::<T>())
 }
 
