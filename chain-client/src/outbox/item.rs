@@ -116,8 +116,7 @@ impl Kind {
     /// Items that one call takes at most; the pallets bound their batches so.
     pub fn batch_limit(self) -> usize {
         match self {
-            Self::Start | Self::Expire | Self::Verdict => 256,
-            Self::CommitVerdict | Self::RevealVerdict => 256,
+            Self::Start | Self::Expire | Self::Verdict | Self::CommitVerdict | Self::RevealVerdict => 256,
             Self::Finish | Self::Deliver => 512,
             Self::SprintVerdict => 64,
             Self::Contribute | Self::Commit | Self::Claim | Self::Announce => 1,

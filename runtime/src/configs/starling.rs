@@ -22,9 +22,9 @@ const PRUNED_PER_BLOCK: u32 = 200;
 
 /// Hosts on the first panel of a dispute; everybody, where they are fewer. `starling-math`'s example `panels` prints how
 /// often liars would have the majority.
-pub const FIRST_PANEL: u32 = 201;
+const FIRST_PANEL: u32 = 201;
 /// Hosts on the second panel.
-pub const SECOND_PANEL: u32 = 301;
+const SECOND_PANEL: u32 = 301;
 
 parameter_types! {
     pub const Bond: Balance = BOND;

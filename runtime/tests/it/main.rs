@@ -8,3 +8,4 @@ mod fraud;
 mod fuzz;
 mod genesis;
 mod golden;
+mod panels;
