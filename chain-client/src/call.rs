@@ -9,7 +9,7 @@ use starling_primitives::{
     records::{Delivered, FinishedIn, Started},
     schedule::Schedule,
     sprint::{SprintCommitment, SprintVerdict},
-    verdict::Verdict,
+    verdict::{PanelCommit, PanelReveal, Verdict},
     vrf::VrfProof,
     AccountId, Balance, EpochIndex, ProfileId, RequestId,
 };
@@ -180,6 +180,16 @@ calls! {
         /// The verdicts.
         verdicts: Vec<Verdict>
     } = "Verification"."submit_verdicts";
+    /// A worker commits itself to verdicts as a member of panels.
+    CommitVerdicts {
+        /// The commitments.
+        commitments: Vec<PanelCommit>
+    } = "Verification"."commit_verdicts";
+    /// A worker reveals such verdicts.
+    RevealVerdicts {
+        /// The verdicts, with what opens the commitments.
+        reveals: Vec<PanelReveal>
+    } = "Verification"."reveal_verdicts";
     /// Anyone shows that an executor lied; a worker does so for free when the proof holds.
     ProveFraud {
         /// The proof.

@@ -1,7 +1,8 @@
 //! Names and types of the storage that this crate reads.
 
 use crate::types::{
-    AccountInfo, Conviction, CoverageMark, Delegation, Deposit, Dispute, HostInfo, PotInfo, VerdictRecord,
+    AccountInfo, Boundary, Conviction, CoverageMark, Delegation, Deposit, Dispute, HostInfo, Panel,
+    PanelTally, PotInfo, Seat, VerdictRecord,
 };
 use codec::Encode;
 use scale_info::{meta_type, MetaType, TypeInfo};
@@ -11,6 +12,7 @@ use starling_primitives::{
     schedule::EpochState,
     sprint::{SprintCommitment, SprintVerdict},
     traits::{HostWeight, Round},
+    verdict::PanelRound,
     AccountId, Balance, EpochIndex, InferenceId, Ppm, ProfileId, RequestId, H256,
 };
 use std::marker::PhantomData;
@@ -165,8 +167,16 @@ entries! {
     COUNTS = "Inference"."Counts": (EpochIndex,) => u32;
     /// Verdicts on inferences by (index, verifier).
     VERDICTS = "Verification"."Verdicts": (EpochIndex, (u32, AccountId)) => VerdictRecord;
-    /// Votes on inferences.
+    /// Disputed inferences.
     DISPUTES = "Verification"."Disputes": (EpochIndex, u32) => Dispute;
+    /// Panels of disputes by (index, round).
+    PANELS = "Verification"."Panels": (EpochIndex, (u32, PanelRound)) => Panel;
+    /// What panels have come to, by (index, round).
+    PANEL_TALLIES = "Verification"."PanelTallies": (EpochIndex, (u32, PanelRound)) => PanelTally;
+    /// What members of panels have said, by (index, round, member).
+    SEATS = "Verification"."Seats": (EpochIndex, (u32, PanelRound, AccountId)) => Seat;
+    /// The newest boundary of a coverage window.
+    LAST_BOUNDARY = "Verification"."LastBoundary": () => Boundary;
     /// Closed coverage windows by number.
     COVERAGE_MARKS = "Verification"."CoverageMarks": (EpochIndex, u32) => CoverageMark;
     /// Hosts convicted of fraud in an epoch.

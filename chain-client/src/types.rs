@@ -2,9 +2,14 @@
 
 use codec::{Decode, Encode};
 use scale_info::TypeInfo;
+use starling_math::{
+    dispute::Votes,
+    panel::{self, Stage},
+};
 use starling_primitives::{
-    schedule::EpochState, verdict::Outcome, AccountId, Balance, BlockNumber, EpochIndex, InferenceId,
-    ProfileId, H256,
+    schedule::EpochState,
+    verdict::{Outcome, PanelRound},
+    AccountId, Balance, BlockNumber, EpochIndex, InferenceId, ProfileId, Work, H256,
 };
 
 /// A block of the chain, with the clock as it stands in it.
@@ -143,23 +148,98 @@ pub struct CoverageMark {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, TypeInfo, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DisputeStatus {
-    /// Votes are taken.
-    Open,
+    /// A panel is drawn at the next coverage boundary.
+    Waiting,
+    /// The panel that was drawn last is at work.
+    Judging,
     /// The answer stands.
     Valid,
     /// The answer does not stand.
     Invalid,
 }
 
-/// A vote on an inference.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, TypeInfo, serde::Serialize)]
+impl DisputeStatus {
+    /// Whether nothing is decided yet.
+    pub fn is_open(self) -> bool {
+        matches!(self, Self::Waiting | Self::Judging)
+    }
+}
+
+/// A disputed inference.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, TypeInfo, serde::Serialize)]
 pub struct Dispute {
     /// Block of the verdict that opened it.
     pub opened_at: BlockNumber,
-    /// Opened after the grace: it ends with the claims, not with the grace.
-    pub late: bool,
+    /// The verifier that failed the answer first; `None` when a proof made it fall without a dispute.
+    pub accuser: Option<AccountId>,
+    /// Panels that were drawn so far.
+    pub panels: PanelRound,
+    /// Boundary at which something is to be done about it.
+    pub due: u32,
     /// Where it stands.
     pub status: DisputeStatus,
+}
+
+/// The newest boundary of a coverage window.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode, TypeInfo)]
+pub struct Boundary {
+    /// Boundaries so far.
+    pub count: u32,
+    /// Epoch of its seed.
+    pub epoch: EpochIndex,
+    /// Window of its seed.
+    pub window: u32,
+}
+
+/// A host on a panel.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, TypeInfo)]
+pub struct Member {
+    /// The host.
+    pub host: AccountId,
+    /// Its weight for the profile.
+    pub weight: Work,
+}
+
+/// A jury of one dispute.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, TypeInfo)]
+pub struct Panel {
+    /// Boundaries that had passed when it was drawn.
+    pub drawn: u32,
+    /// Block of the draw.
+    pub drawn_at: BlockNumber,
+    /// Who sits on it, sorted by account.
+    pub members: Vec<Member>,
+}
+
+impl Panel {
+    /// Whether a host sits on it.
+    pub fn has(&self, host: &AccountId) -> bool {
+        self.members.binary_search_by(|member| member.host.cmp(host)).is_ok()
+    }
+
+    /// What its members may do.
+    pub fn stage(&self, boundary: Boundary, tally: &PanelTally) -> Stage {
+        let all_committed = tally.committed as usize >= self.members.len();
+        panel::stage(self.drawn, boundary.count, all_committed)
+    }
+}
+
+/// What a panel has come to so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode, TypeInfo)]
+pub struct PanelTally {
+    /// Members that have committed themselves.
+    pub committed: u32,
+    /// The verdicts that were revealed.
+    pub votes: Votes,
+}
+
+/// What a member of a panel has said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, TypeInfo)]
+pub struct Seat {
+    /// What it committed itself to.
+    pub commitment: H256,
+    /// The verdict, once it is revealed.
+    pub verdict: Option<VerdictRecord>,
 }
 
 /// The rewards of an epoch.

@@ -14,6 +14,7 @@ use starling_primitives::{
     schedule::EpochState,
     sprint::{SprintCommitment, SprintVerdict},
     traits::{HostWeight, Round},
+    verdict::PanelRound,
     AccountId, Balance, EpochIndex, InferenceId, Ppm, ProfileId, RequestId, H256,
 };
 use std::{sync::Arc, time::Duration};
@@ -319,6 +320,36 @@ impl ChainView {
     pub async fn disputes(&self, epoch: EpochIndex) -> Result<Vec<(u32, Dispute)>, ChainError> {
         let found = self.entries(&entries::DISPUTES, &[epoch.encode()]).await?;
         found.into_iter().map(|(key, dispute)| Ok((key_part(&key, 0)?, dispute))).collect()
+    }
+
+    /// The dispute of an inference, open or settled.
+    pub async fn dispute(&self, id: InferenceId) -> Result<Option<Dispute>, ChainError> {
+        self.get(&entries::DISPUTES, (id.epoch, id.index)).await
+    }
+
+    /// One panel of a dispute.
+    pub async fn panel(&self, id: InferenceId, round: PanelRound) -> Result<Option<Panel>, ChainError> {
+        self.get(&entries::PANELS, (id.epoch, (id.index, round))).await
+    }
+
+    /// What a panel has come to so far.
+    pub async fn panel_tally(&self, id: InferenceId, round: PanelRound) -> Result<PanelTally, ChainError> {
+        Ok(self.get(&entries::PANEL_TALLIES, (id.epoch, (id.index, round))).await?.unwrap_or_default())
+    }
+
+    /// What a member of a panel has said; `None` before it has committed itself.
+    pub async fn seat(
+        &self,
+        id: InferenceId,
+        round: PanelRound,
+        host: &AccountId,
+    ) -> Result<Option<Seat>, ChainError> {
+        self.get(&entries::SEATS, (id.epoch, (id.index, round, host.clone()))).await
+    }
+
+    /// The newest boundary of a coverage window, by which the time of panels is counted.
+    pub async fn last_boundary(&self) -> Result<Boundary, ChainError> {
+        Ok(self.get(&entries::LAST_BOUNDARY, ()).await?.unwrap_or_default())
     }
 
     /// Whether a host was convicted of fraud in an epoch.

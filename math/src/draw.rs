@@ -53,7 +53,7 @@ impl<'a> DrawTable<'a> {
     }
 
     /// Index of a host drawn by weight from all but `excluded` (sorted, distinct indices).
-    fn draw_without(&self, seed: &H256, excluded: &[usize]) -> Option<usize> {
+    pub(crate) fn draw_without(&self, seed: &H256, excluded: &[usize]) -> Option<usize> {
         let removed = excluded.iter().map(|&index| self.weight(index)).fold(0u128, u128::saturating_add);
         let mut point = point_below(seed, self.total.saturating_sub(removed))?;
         for &index in excluded {

@@ -16,6 +16,7 @@ pub mod duty;
 pub mod emission;
 pub mod evidence;
 pub mod judge;
+pub mod panel;
 pub mod reputation;
 pub mod room;
 pub mod weights;

@@ -1,6 +1,6 @@
 //! Results of checking a transcript.
 
-use crate::InferenceId;
+use crate::{hashing::hash_of, AccountId, InferenceId, H256};
 use codec::{Decode, DecodeWithMemTracking, Encode, MaxEncodedLen};
 use scale_info::TypeInfo;
 
@@ -49,4 +49,45 @@ pub struct Verdict {
     pub inference: InferenceId,
     /// What came of it.
     pub outcome: Outcome,
+}
+
+/// Which panel on an inference: 0 is the first, 1 the second.
+pub type PanelRound = u8;
+
+/// A panel member's promise of a verdict that it does not say yet.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, DecodeWithMemTracking, MaxEncodedLen, TypeInfo,
+)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct PanelCommit {
+    /// The disputed inference.
+    pub inference: InferenceId,
+    /// Which of its panels.
+    pub round: PanelRound,
+    /// The [`PanelReveal::commitment`] that will follow.
+    pub commitment: H256,
+}
+
+/// A panel member's verdict, and what opens its commitment.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, DecodeWithMemTracking, MaxEncodedLen, TypeInfo,
+)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct PanelReveal {
+    /// The disputed inference.
+    pub inference: InferenceId,
+    /// Which of its panels.
+    pub round: PanelRound,
+    /// What came of the check.
+    pub outcome: Outcome,
+    /// Random, and told to nobody before: few outcomes are so rare that they could not be guessed.
+    pub salt: H256,
+}
+
+impl PanelReveal {
+    /// What `host` commits itself to. Bound to inference, panel and host, so that nobody can commit to another member's
+    /// verdict without knowing it.
+    pub fn commitment(&self, host: &AccountId) -> H256 {
+        hash_of(b"starling/panel", &(self, host))
+    }
 }

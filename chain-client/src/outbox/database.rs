@@ -92,7 +92,12 @@ impl NewRow {
                  WHERE payload != excluded.payload OR state != 0"
             }
             // What was given up may be tried again.
-            Kind::Claim | Kind::Commit | Kind::Contribute | Kind::Verdict => {
+            Kind::Claim
+            | Kind::Commit
+            | Kind::Contribute
+            | Kind::Verdict
+            | Kind::CommitVerdict
+            | Kind::RevealVerdict => {
                 "INSERT INTO items (kind, key, payload, deadline, retry_blocks) VALUES (?, ?, ?, ?, ?)
                  ON CONFLICT (kind, key) DO UPDATE SET payload = excluded.payload, state = 0, reason = NULL,
                  deadline = excluded.deadline, submitted_at = NULL, refusals = 0, settled_at = NULL

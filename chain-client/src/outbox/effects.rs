@@ -3,14 +3,15 @@
 use super::{database::Stored, item::Item};
 use crate::{
     entries,
-    types::{PlacedRecord, VerdictRecord},
+    types::{Dispute, PlacedRecord, VerdictRecord},
     ChainError, ChainView,
 };
+use starling_math::panel::Stage;
 use starling_primitives::{
     records::{Delivery, InferenceState},
     traits::Round,
-    verdict::{Outcome, Verdict},
-    AccountId, RequestId,
+    verdict::{Outcome, PanelCommit, PanelReveal, PanelRound, Verdict},
+    AccountId, InferenceId, RequestId,
 };
 
 /// What a block says about an item.
@@ -46,7 +47,11 @@ pub(super) async fn effects(
         let key = |verdict: &&Verdict| (verdict.inference.epoch, (verdict.inference.index, host.clone()));
         let keys: Vec<_> = verdicts.iter().map(key).collect();
         let found = view.get_many(&entries::VERDICTS, &keys).await?;
-        return Ok(verdicts.iter().zip(found).map(|(waiting, found)| of_verdict(waiting, found)).collect());
+        let keys: Vec<_> =
+            verdicts.iter().map(|verdict| (verdict.inference.epoch, verdict.inference.index)).collect();
+        let disputes = view.get_many(&entries::DISPUTES, &keys).await?;
+        let of_each = |((waiting, found), dispute): ((&&Verdict, _), _)| of_verdict(waiting, found, dispute);
+        return Ok(verdicts.iter().zip(found).zip(disputes).map(of_each).collect());
     }
     let mut effects = Vec::with_capacity(items.len());
     for stored in items {
@@ -77,6 +82,8 @@ fn of_record(item: &Item, placed: Option<PlacedRecord>) -> Effect {
 
 async fn of_duty(view: &ChainView, host: &AccountId, item: &Item) -> Result<Effect, ChainError> {
     let done = match item {
+        Item::CommitVerdict(commit) => return of_commit(view, host, commit).await,
+        Item::RevealVerdict(reveal) => return of_reveal(view, host, reveal).await,
         Item::Contribute { epoch, .. } => {
             view.has_contributed(*epoch, host).await?
                 || view.seed(Round::Epoch(epoch.saturating_add(1))).await?.is_some()
@@ -97,13 +104,49 @@ async fn of_duty(view: &ChainView, host: &AccountId, item: &Item) -> Result<Effe
     Ok(if done { Effect::Done } else { Effect::Absent })
 }
 
-/// A verdict on chain leaves nothing to say, unless it is `Unavailable` and the waiting one is more.
-fn of_verdict(waiting: &Verdict, found: Option<VerdictRecord>) -> Effect {
+/// A commitment is taken as long as members commit, and for good.
+async fn of_commit(view: &ChainView, host: &AccountId, commit: &PanelCommit) -> Result<Effect, ChainError> {
+    let (id, round) = (commit.inference, commit.round);
+    if view.seat(id, round, host).await?.is_some() {
+        return Ok(Effect::Done);
+    }
+    at_stage(view, host, (id, round), Stage::Commit).await
+}
+
+/// What was committed to waits for its time.
+async fn of_reveal(view: &ChainView, host: &AccountId, reveal: &PanelReveal) -> Result<Effect, ChainError> {
+    let (id, round) = (reveal.inference, reveal.round);
+    match view.seat(id, round, host).await? {
+        None => Ok(Effect::Early),
+        Some(seat) if seat.verdict.is_some() => Ok(Effect::Done),
+        Some(_) => at_stage(view, host, (id, round), Stage::Reveal).await,
+    }
+}
+
+async fn at_stage(
+    view: &ChainView,
+    host: &AccountId,
+    (id, round): (InferenceId, PanelRound),
+    stage: Stage,
+) -> Result<Effect, ChainError> {
+    let Some(panel) = view.panel(id, round).await?.filter(|panel| panel.has(host)) else {
+        return Ok(Effect::Early);
+    };
+    let tally = view.panel_tally(id, round).await?;
+    let now = panel.stage(view.last_boundary().await?, &tally);
+    Ok(if now == stage { Effect::Absent } else { Effect::Early })
+}
+
+/// A verdict on chain leaves nothing to say, unless it is `Unavailable` and the waiting one is more. While a panel judges,
+/// nothing is said.
+fn of_verdict(waiting: &Verdict, found: Option<VerdictRecord>, dispute: Option<Dispute>) -> Effect {
     let said = found.is_some_and(|found| {
         found.outcome != Outcome::Unavailable || waiting.outcome == Outcome::Unavailable
     });
     if said {
         Effect::Done
+    } else if dispute.is_some_and(|dispute| dispute.status.is_open()) {
+        Effect::Early
     } else {
         Effect::Absent
     }
@@ -129,7 +172,9 @@ pub(super) fn read_refusal(item: &Item, reason: &str) -> Answer {
         "TooLate" | "NotRunning" if expires => Answer::Done,
         "UnknownRequest" if expires => Answer::Never,
         // The record before this one is still on its way, or the time has not come.
-        "UnknownRequest" | "UnknownInference" | "NotFinished" | "NotExpired" | "Internal" => Answer::Later,
+        "UnknownRequest" | "UnknownInference" | "NotFinished" | "NotExpired" | "Internal" | "Disputed" => {
+            Answer::Later
+        }
         "TermsChanged"
         | "NotRunning"
         | "NotInvolved"

@@ -5,7 +5,7 @@ use codec::{Decode, Encode};
 use starling_primitives::{
     records::{Delivered, FinishedIn, Started},
     sprint::{SprintCommitment, SprintVerdict},
-    verdict::{Outcome, Verdict},
+    verdict::{Outcome, PanelCommit, PanelReveal, Verdict},
     vrf::VrfProof,
     AccountId, EpochIndex, ProfileId, RequestId,
 };
@@ -60,6 +60,10 @@ pub enum Item {
     },
     /// Where the host is. A newer one replaces an older one.
     Announce(Endpoints),
+    /// A commitment to a verdict, as a member of a panel.
+    CommitVerdict(PanelCommit),
+    /// Such a verdict. It waits until the panel's members reveal.
+    RevealVerdict(PanelReveal),
 }
 
 /// Kinds of items, in the order in which a block's calls are numbered: a request's start comes before its end.
@@ -86,11 +90,15 @@ pub enum Kind {
     Claim = 8,
     /// [`Item::Announce`].
     Announce = 9,
+    /// [`Item::CommitVerdict`].
+    CommitVerdict = 10,
+    /// [`Item::RevealVerdict`].
+    RevealVerdict = 11,
 }
 
 impl Kind {
     /// All kinds, in their order.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::Contribute,
         Self::Commit,
         Self::SprintVerdict,
@@ -101,12 +109,14 @@ impl Kind {
         Self::Verdict,
         Self::Claim,
         Self::Announce,
+        Self::CommitVerdict,
+        Self::RevealVerdict,
     ];
 
     /// Items that one call takes at most; the pallets bound their batches so.
     pub fn batch_limit(self) -> usize {
         match self {
-            Self::Start | Self::Expire | Self::Verdict => 256,
+            Self::Start | Self::Expire | Self::Verdict | Self::CommitVerdict | Self::RevealVerdict => 256,
             Self::Finish | Self::Deliver => 512,
             Self::SprintVerdict => 64,
             Self::Contribute | Self::Commit | Self::Claim | Self::Announce => 1,
@@ -115,7 +125,15 @@ impl Kind {
 
     /// Whether its window is so short that an item does not wait for the next block.
     pub fn is_urgent(self) -> bool {
-        matches!(self, Self::Contribute | Self::Commit | Self::SprintVerdict | Self::Claim)
+        matches!(
+            self,
+            Self::Contribute
+                | Self::Commit
+                | Self::SprintVerdict
+                | Self::Claim
+                | Self::CommitVerdict
+                | Self::RevealVerdict
+        )
     }
 
     /// Name in logs and metrics.
@@ -131,6 +149,8 @@ impl Kind {
             Self::Verdict => "verdict",
             Self::Claim => "claim",
             Self::Announce => "announce",
+            Self::CommitVerdict => "commit_verdict",
+            Self::RevealVerdict => "reveal_verdict",
         }
     }
 }
@@ -149,6 +169,8 @@ impl Item {
             Self::SprintVerdict { .. } => Kind::SprintVerdict,
             Self::Claim { .. } => Kind::Claim,
             Self::Announce(_) => Kind::Announce,
+            Self::CommitVerdict(_) => Kind::CommitVerdict,
+            Self::RevealVerdict(_) => Kind::RevealVerdict,
         }
     }
 
@@ -167,6 +189,8 @@ impl Item {
             Self::Commit { epoch, profile, .. } => (epoch, profile).encode(),
             Self::SprintVerdict { epoch, profile, prover, .. } => (epoch, profile, prover).encode(),
             Self::Announce(_) => Vec::new(),
+            Self::CommitVerdict(commit) => (commit.inference, commit.round).encode(),
+            Self::RevealVerdict(reveal) => (reveal.inference, reveal.round).encode(),
         }
     }
 
@@ -198,6 +222,7 @@ pub(super) fn pack(items: &[&Item]) -> Vec<(Call, Vec<usize>)> {
     let mut sprint: BTreeMap<(EpochIndex, ProfileId), Batch<(AccountId, SprintVerdict)>> = BTreeMap::new();
     let (mut starts, mut finishes, mut deliveries) = (Batch::default(), Batch::default(), Batch::default());
     let (mut verdicts, mut expired) = (Batch::default(), Batch::default());
+    let (mut commitments, mut reveals) = (Batch::default(), Batch::default());
     for (position, item) in items.iter().enumerate() {
         match item {
             Item::Start(record) => starts.push(record.clone(), position),
@@ -223,6 +248,8 @@ pub(super) fn pack(items: &[&Item]) -> Vec<(Call, Vec<usize>)> {
             Item::Announce(endpoints) => {
                 packed.push((Call::Announce { endpoints: endpoints.clone() }, vec![position]));
             }
+            Item::CommitVerdict(commit) => commitments.push(*commit, position),
+            Item::RevealVerdict(reveal) => reveals.push(*reveal, position),
         }
     }
     packed.extend(starts.call(|records| Call::Start { records }));
@@ -230,6 +257,8 @@ pub(super) fn pack(items: &[&Item]) -> Vec<(Call, Vec<usize>)> {
     packed.extend(deliveries.call(|records| Call::Deliver { records }));
     packed.extend(expired.call(|requests| Call::Expire { requests }));
     packed.extend(verdicts.call(|verdicts| Call::SubmitVerdicts { verdicts }));
+    packed.extend(commitments.call(|commitments| Call::CommitVerdicts { commitments }));
+    packed.extend(reveals.call(|reveals| Call::RevealVerdicts { reveals }));
     for ((_, profile), batch) in sprint {
         packed.extend(batch.call(|verdicts| Call::SubmitSprintVerdicts { profile, verdicts }));
     }

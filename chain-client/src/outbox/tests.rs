@@ -11,7 +11,7 @@ use sp_runtime::MultiSignature;
 use starling_primitives::{
     records::{Delivery, Finished, FinishedIn, InferenceRecord, InferenceResult, InferenceState, Started},
     request::{Authorization, SignedAuthorization},
-    verdict::{Figures, Outcome, Verdict},
+    verdict::{Figures, Outcome, PanelCommit, PanelReveal, Verdict},
     vrf::VrfInput,
     InferenceId, RequestId, H256,
 };
@@ -422,6 +422,94 @@ async fn a_measured_verdict_follows_an_unavailable_one() {
     assert_eq!(world.state(&measured).await, ItemState::Done);
     let found = world.chain.best().unwrap().verdict(inference, &world.host).await.unwrap().unwrap();
     assert_eq!(found.outcome, Outcome::Measured(Figures::default()));
+}
+
+/// A small imitation of a panel of two: the host of these tests, and one that never says anything.
+fn imitate_panel(world: &World, inference: InferenceId) {
+    let place = (inference.epoch, (inference.index, 0));
+    world.fake.write(|state| {
+        let member = |host: &AccountId| crate::Member { host: host.clone(), weight: 1 };
+        let mut members = vec![member(&world.host), member(&account(77))];
+        members.sort_by(|a, b| a.host.cmp(&b.host));
+        state.put(&entries::PANELS, place, &crate::Panel { drawn: 3, drawn_at: 1, members });
+        state.put(&entries::LAST_BOUNDARY, (), &crate::Boundary { count: 3, epoch: 0, window: 2 });
+    });
+    let host = world.host.clone();
+    world.fake.on_call(move |state, _, call| {
+        let seat = (inference.epoch, (inference.index, 0, host.clone()));
+        match call {
+            Call::CommitVerdicts { commitments } => {
+                let commitment = commitments[0].commitment;
+                state.put(&entries::SEATS, seat, &crate::Seat { commitment, verdict: None });
+                state.put(
+                    &entries::PANEL_TALLIES,
+                    place,
+                    &crate::PanelTally { committed: 1, votes: Default::default() },
+                );
+            }
+            Call::RevealVerdicts { reveals } => {
+                let commitment = reveals[0].commitment(&host);
+                let outcome = reveals[0].outcome;
+                let verdict = Some(crate::VerdictRecord { outcome, passed: true, at: state.number });
+                state.put(&entries::SEATS, seat, &crate::Seat { commitment, verdict });
+            }
+            _ => {}
+        }
+        Vec::new()
+    });
+}
+
+#[tokio::test]
+async fn a_reveal_waits_until_nobody_can_commit_any_more() {
+    let mut world = World::new().await;
+    let inference = InferenceId { epoch: 0, index: 5 };
+    let reveal =
+        PanelReveal { inference, round: 0, outcome: Outcome::ReplayFailed, salt: H256::repeat_byte(7) };
+    let commit = PanelCommit { inference, round: 0, commitment: reveal.commitment(&world.host) };
+    world.put(&Item::RevealVerdict(reveal)).await;
+    world.put(&Item::CommitVerdict(commit)).await;
+    world.block().await;
+    assert!(world.fake.submitted().is_empty(), "there is no panel yet");
+    imitate_panel(&world, inference);
+    for _ in 0..4 {
+        world.block().await;
+        world.fake.finalize();
+    }
+    let committed = Call::CommitVerdicts { commitments: vec![commit] };
+    assert_eq!(world.fake.submitted(), [committed.clone()]);
+    // It still knows what it has to say when it comes back.
+    world.restart().await;
+    let boundary = crate::Boundary { count: 5, epoch: 0, window: 4 };
+    world.fake.write(|state| state.put(&entries::LAST_BOUNDARY, (), &boundary));
+    for _ in 0..4 {
+        world.block().await;
+        world.fake.finalize();
+    }
+    assert_eq!(world.fake.submitted(), [committed, Call::RevealVerdicts { reveals: vec![reveal] }]);
+    world.pass().await;
+    for item in [Item::CommitVerdict(commit), Item::RevealVerdict(reveal)] {
+        assert_eq!(world.state(&item).await, ItemState::Done);
+    }
+}
+
+#[tokio::test]
+async fn a_verdict_waits_while_a_panel_judges() {
+    let world = World::new().await;
+    let inference = InferenceId { epoch: 0, index: 5 };
+    let dispute =
+        |status| crate::Dispute { opened_at: 1, accuser: Some(account(3)), panels: 1, due: 4, status };
+    let settle = |status| world.fake.write(|state| state.put(&entries::DISPUTES, (0, 5), &dispute(status)));
+    settle(crate::DisputeStatus::Judging);
+    world.put(&Item::Verdict(Verdict { inference, outcome: Outcome::ReplayFailed })).await;
+    for _ in 0..3 {
+        world.block().await;
+    }
+    assert!(world.fake.submitted().is_empty());
+    settle(crate::DisputeStatus::Valid);
+    for _ in 0..3 {
+        world.block().await;
+    }
+    assert!(matches!(world.fake.submitted().as_slice(), [Call::SubmitVerdicts { .. }, ..]));
 }
 
 #[tokio::test]

@@ -11,8 +11,8 @@ use crate::{
 use async_trait::async_trait;
 use codec::Encode;
 use starling_chain_client::{
-    entries, fake::FakeChain, outbox::Kind, ChainClient, Conviction, CoverageMark, HostInfo, HostStatus,
-    Item, Keypair, Outbox,
+    entries, fake::FakeChain, outbox::Kind, Boundary, ChainClient, Conviction, CoverageMark, Dispute,
+    DisputeStatus, HostInfo, HostStatus, Item, Keypair, Member, Outbox, Panel,
 };
 use starling_primitives::{
     hashing::hash_of,
@@ -26,7 +26,7 @@ use starling_primitives::{
     tape::tape_seed,
     traits::{HostWeight, Round},
     transcript::{Candidate, TokenRecord, Transcript, TranscriptBuilder},
-    verdict::{Figures, Outcome},
+    verdict::{Figures, Outcome, PanelCommit},
     AccountId, EpochIndex, InferenceId, ProfileId, RequestId, H256,
 };
 use std::{
@@ -511,16 +511,137 @@ async fn what_a_fallen_host_would_have_been_assigned_falls_to_the_others() {
     world.stop().await;
 }
 
-/// A dispute makes an inference this host's duty, whatever the draws say.
-fn dispute(world: &World, index: u32) {
+/// Index of an inference that this host's secret draws.
+fn drawn(world: &World) -> u32 {
+    let input = starling_primitives::vrf::VrfInput::Duty(world.context.genesis, 4, seed(4));
+    let (_, secret) = world.context.worker.vrf(&input);
+    let is_drawn = |index: &u32| {
+        starling_math::duty::is_duty(&secret, &header(*index as u8).id(), 1_000_000, 10, 30, 10)
+    };
+    (0..100).find(is_drawn).expect("half of them are drawn")
+}
+
+/// A panel makes an inference this host's duty, whatever the draws say.
+fn seat(world: &World, index: u32) {
     world.fake.write(|state| {
-        let dispute = starling_chain_client::Dispute {
+        let dispute = Dispute {
             opened_at: 1,
-            late: false,
-            status: starling_chain_client::DisputeStatus::Open,
+            accuser: Some(account(3)),
+            panels: 1,
+            due: 7,
+            status: DisputeStatus::Judging,
         };
         state.put(&entries::DISPUTES, (4, index), &dispute);
+        let member = |id| Member { host: account(id), weight: 10 };
+        let panel = Panel { drawn: 3, drawn_at: 1, members: vec![member(1), member(8)] };
+        state.put(&entries::PANELS, (4, (index, 0)), &panel);
+        state.put(&entries::LAST_BOUNDARY, (), &Boundary { count: 3, epoch: 4, window: 2 });
     });
+}
+
+/// What this host says to panels, by inference. Each vote has its commitment.
+async fn votes(world: &World) -> Vec<(u32, Outcome)> {
+    let (commits, reveals) =
+        (world.queued(Kind::CommitVerdict).await, world.queued(Kind::RevealVerdict).await);
+    let mut votes = Vec::new();
+    for item in reveals {
+        let Item::RevealVerdict(reveal) = item else { panic!("{item:?}") };
+        let commitment = reveal.commitment(&world.context.host);
+        let commit = PanelCommit { inference: reveal.inference, round: reveal.round, commitment };
+        assert!(commits.contains(&Item::CommitVerdict(commit)), "{commits:?}");
+        votes.push((reveal.inference.index, reveal.outcome));
+    }
+    votes
+}
+
+#[tokio::test]
+async fn a_member_of_a_panel_says_what_it_found_and_says_the_same_after_a_crash() {
+    let mut world = World::new().await;
+    world.finished(0, 2);
+    seat(&world, 0);
+    world.start();
+    world.to_block(3);
+    until("a vote", || async { votes(&world).await.len() == 1 }).await;
+    let said = votes(&world).await;
+    assert!(matches!(said.as_slice(), [(0, Outcome::Measured(figures))] if figures.tokens == 40));
+    let stored = world.context.store.panel_votes(4).await.unwrap();
+    assert_eq!(world.queued(Kind::RevealVerdict).await, [Item::RevealVerdict(stored[0])]);
+    assert_eq!(*world.fakes.verified.lock().unwrap(), 1);
+    world.stop().await;
+    // The outbox is lost with what it held; the store is not.
+    world.context.outbox = Outbox::open(&world._folder.path().join("new.sqlite")).await.unwrap();
+    world.start();
+    world.to_block(5);
+    until("the same vote", || async { votes(&world).await == said }).await;
+    assert_eq!(world.queued(Kind::RevealVerdict).await, [Item::RevealVerdict(stored[0])]);
+    // A second panel hears what was found before; the transcript is not looked at again.
+    world.fake.write(|state| {
+        let dispute: Dispute = state.get(&entries::DISPUTES, (4, 0)).unwrap();
+        state.put(&entries::DISPUTES, (4, 0), &Dispute { panels: 2, due: 12, ..dispute });
+        let panel: Panel = state.get(&entries::PANELS, (4, (0, 0))).unwrap();
+        state.put(&entries::PANELS, (4, (0, 1)), &Panel { drawn: 8, ..panel });
+        state.put(&entries::LAST_BOUNDARY, (), &Boundary { count: 8, epoch: 4, window: 7 });
+    });
+    world.to_block(7);
+    until("a second vote", || async { votes(&world).await.len() == 2 }).await;
+    world.stop().await;
+    assert_eq!(*world.fakes.verified.lock().unwrap(), 1);
+    let stored = world.context.store.panel_votes(4).await.unwrap();
+    assert_eq!(stored[0].outcome, stored[1].outcome);
+    assert_ne!(stored[0].salt, stored[1].salt);
+}
+
+#[tokio::test]
+async fn who_does_not_sit_on_a_panel_or_comes_too_late_does_not_vote() {
+    let mut world = World::new().await;
+    for index in 0..2 {
+        world.finished(index, 2);
+        seat(&world, index);
+    }
+    world.fake.write(|state| {
+        let others = vec![Member { host: account(3), weight: 10 }];
+        state.put(&entries::PANELS, (4, (0, 0)), &Panel { drawn: 3, drawn_at: 1, members: others });
+        let panel: Panel = state.get(&entries::PANELS, (4, (1, 0))).unwrap();
+        state.put(&entries::PANELS, (4, (1, 0)), &Panel { drawn: 1, ..panel });
+    });
+    world.start();
+    world.to_block(4);
+    until("a look", || async {
+        world.context.store.progress("verification.block").await.unwrap() == Some(4)
+    })
+    .await;
+    world.stop().await;
+    assert!(votes(&world).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_panel_is_told_in_time_that_nobody_serves_the_transcript() {
+    let mut world = World::new().await;
+    let request = world.finished(0, 2);
+    seat(&world, 0);
+    world.fakes.served.lock().unwrap().remove(&request).unwrap();
+    world.start();
+    let first = world.fake.advance().number;
+    world.fake.finalize();
+    until("a vote", || async {
+        if votes(&world).await == [(0, Outcome::Unavailable)] {
+            return true;
+        }
+        if world.context.store.progress("verification.block").await.unwrap() == Some(last_number(&world)) {
+            world.fake.advance();
+            world.fake.finalize();
+        }
+        false
+    })
+    .await;
+    let last = last_number(&world);
+    // Two coverage windows are there for the commitment; it needs a block or two to get on chain.
+    assert!(last < first + Schedule::TEST.coverage_blocks, "after {} blocks", last - first);
+    world.stop().await;
+}
+
+fn last_number(world: &World) -> u32 {
+    world.context.chain.best_tick().unwrap().number
 }
 
 #[tokio::test]
@@ -529,7 +650,7 @@ async fn an_answer_that_goes_on_after_its_end_is_refused() {
     for (index, position) in [(0, 20), (1, 39)] {
         world.fakes.end_tokens.lock().unwrap().clear();
         let request = world.finished(index, 2);
-        dispute(&world, index);
+        seat(&world, index);
         let tokens = world.fakes.served.lock().unwrap()[&request].transcript.tokens().unwrap();
         // Each token occurs once: at its position, or one before.
         world.fakes.end_tokens.lock().unwrap().push(tokens[position]);
@@ -552,7 +673,7 @@ async fn an_answer_that_goes_on_after_its_end_is_refused() {
 async fn a_transcript_that_does_not_replay_is_said_so() {
     let mut world = World::new().await;
     let request = world.finished(0, 2);
-    dispute(&world, 0);
+    seat(&world, 0);
     {
         let mut served = world.fakes.served.lock().unwrap();
         let served = served.get_mut(&request).unwrap();
@@ -566,14 +687,15 @@ async fn a_transcript_that_does_not_replay_is_said_so() {
     world.start();
     world.to_block(3);
     until("a verdict", || async { world.verdicts().await == [(0, Outcome::ReplayFailed)] }).await;
+    assert_eq!(votes(&world).await, [(0, Outcome::ReplayFailed)]);
     world.stop().await;
 }
 
 #[tokio::test]
 async fn an_executor_that_keeps_silent_is_unavailable_until_it_speaks() {
     let mut world = World::new().await;
-    let request = world.finished(0, 2);
-    dispute(&world, 0);
+    let index = drawn(&world);
+    let request = world.finished(index, 2);
     let answer = world.fakes.served.lock().unwrap().remove(&request).unwrap();
     world.start();
     let step = || async {
@@ -591,7 +713,7 @@ async fn an_executor_that_keeps_silent_is_unavailable_until_it_speaks() {
     assert_eq!(world.verdicts().await, [], "it has time to answer");
     until("unavailable", || async {
         step().await;
-        world.verdicts().await == [(0, Outcome::Unavailable)]
+        world.verdicts().await == [(index, Outcome::Unavailable)]
     })
     .await;
     world.fakes.served.lock().unwrap().insert(request, answer);

@@ -4,11 +4,14 @@
 //! prompt from the executor, replays them against what is on chain, and has an ML node of this host measure them.
 //! Checks run behind requests, a few at a time.
 
+mod panels;
+
 use super::{with_sources, DutyError};
 use crate::context::{
     self, AgentContext, DutyHelpers, EndTokens, HelperError, Peers, Verifier, VerifyItem, VerifyOutcome,
 };
-use starling_chain_client::{BlockTick, ChainView, DisputeStatus, Item, PlacedRecord};
+use panels::Seat;
+use starling_chain_client::{BlockTick, ChainView, Item, PlacedRecord};
 use starling_math::{clock, draw, duty};
 use starling_primitives::{
     constraint::check_bound,
@@ -17,7 +20,7 @@ use starling_primitives::{
     replay::{replay_with, Checks},
     tape::tape_seed,
     traits::{HostWeight, Round},
-    verdict::{Outcome, Verdict},
+    verdict::{Outcome, PanelRound, Verdict},
     vrf::VrfInput,
     AccountId, BlockNumber, EpochIndex, InferenceId, ProfileId, RequestId, H256, PPM,
 };
@@ -66,6 +69,10 @@ struct Job {
     demanded: bool,
     /// `Unavailable` was said; a later success replaces it.
     given_up: bool,
+    /// Draw, window or claim ask for this host's verdict, and not a panel alone.
+    owed: bool,
+    /// A panel waits for it.
+    seat: Option<Seat>,
 }
 
 /// What a check came to.
@@ -89,6 +96,8 @@ pub(super) struct Verification {
     finished: Vec<PlacedRecord>,
     demanded: Vec<InferenceId>,
     jobs: BTreeMap<InferenceId, Job>,
+    /// Panels that know, or will know, what this host found.
+    votes: BTreeSet<(InferenceId, PanelRound)>,
     running: JoinSet<(InferenceId, Result<Checked, DutyError>)>,
     ended: Vec<(InferenceId, Result<Checked, DutyError>)>,
 }
@@ -104,6 +113,7 @@ impl Verification {
             finished: Vec::new(),
             demanded: Vec::new(),
             jobs: BTreeMap::new(),
+            votes: BTreeSet::new(),
             running: JoinSet::new(),
             ended: Vec::new(),
         }
@@ -115,6 +125,7 @@ impl Verification {
         let first = tick.epoch.index.saturating_sub(1);
         self.epochs.retain(|epoch, _| *epoch >= first);
         self.jobs.retain(|id, _| id.epoch >= first);
+        self.votes.retain(|(id, _)| id.epoch >= first);
         for epoch in first..=tick.epoch.index {
             if self.epochs.contains_key(&epoch) {
                 continue;
@@ -128,6 +139,9 @@ impl Verification {
                 if outcome != Outcome::Unavailable {
                     done.insert(index);
                 }
+            }
+            for vote in self.context.store.panel_votes(epoch).await? {
+                self.queue_vote(&vote, tick).await?;
             }
             let duties = EpochDuties {
                 seed,
@@ -156,9 +170,10 @@ impl Verification {
             self.draw(view, id, &record).await?;
             self.finished.pop();
         }
+        let best = self.context.chain.best()?;
         for epoch in self.epochs.keys().copied().collect::<Vec<_>>() {
             self.cover(view, epoch, tick).await?;
-            self.join_disputes(view, epoch, tick).await?;
+            self.join_panels(&best, epoch, tick).await?;
         }
         self.take_demands();
         self.start_jobs().await
@@ -181,6 +196,7 @@ impl Verification {
             }
             let job = self.jobs.entry(id).or_insert_with(|| Job::new(tick.number));
             job.demanded = true;
+            job.owed = true;
             if !job.running {
                 job.next_try = tick.number;
             }
@@ -233,7 +249,7 @@ impl Verification {
 
     fn add_job(&mut self, id: InferenceId, tick: BlockTick) {
         if self.epochs.get(&id.epoch).is_some_and(|duties| !duties.done.contains(&id.index)) {
-            self.jobs.entry(id).or_insert_with(|| Job::new(tick.number));
+            self.jobs.entry(id).or_insert_with(|| Job::new(tick.number)).owed = true;
         }
     }
 
@@ -343,31 +359,6 @@ impl Verification {
         }
     }
 
-    /// Everybody who serves the profile looks at a disputed inference.
-    async fn join_disputes(
-        &mut self,
-        view: &ChainView,
-        epoch: EpochIndex,
-        tick: BlockTick,
-    ) -> Result<(), DutyError> {
-        let host = self.context.host.clone();
-        for (index, dispute) in view.disputes(epoch).await? {
-            let id = InferenceId { epoch, index };
-            let known = self.jobs.contains_key(&id)
-                || self.epochs.get(&epoch).is_none_or(|duties| duties.done.contains(&index));
-            if known || dispute.status != DisputeStatus::Open {
-                continue;
-            }
-            let Some(record) = view.inference(id).await? else { continue };
-            let serves = member(self.jury(view, epoch, record.profile).await?, &host).is_some();
-            if record.executor != host && serves {
-                tracing::info!(target: "duties::verification", epoch, index, "a dispute asks for this host's verdict");
-                self.add_job(id, tick);
-            }
-        }
-        Ok(())
-    }
-
     async fn take_result(
         &mut self,
         id: InferenceId,
@@ -384,7 +375,11 @@ impl Verification {
                 // Durable before it is said: should the process die here, the next one says it.
                 self.context.store.put_verified(id, &outcome).await?;
                 duties.done.insert(id.index);
-                self.jobs.remove(&id);
+                let seat = self.jobs.remove(&id).and_then(|job| job.seat);
+                if let Some(seat) = seat {
+                    self.vote(id, seat.round, outcome, tick).await?;
+                }
+                // While a panel judges this waits; and if this host's reveal is on chain, it is said.
                 self.submit(id, outcome, tick).await?;
                 tracing::info!(target: "duties::verification", epoch = id.epoch, index = id.index, ?outcome, "checked");
             }
@@ -393,16 +388,25 @@ impl Verification {
                 self.jobs.remove(&id);
             }
             Ok(Checked::NotServed(error)) => {
+                let tried = job.attempts >= MIN_ATTEMPTS;
                 let out_of_time = waited >= patience || job.demanded;
-                let give_up = !job.given_up && job.attempts >= MIN_ATTEMPTS && out_of_time;
+                let give_up = job.owed && !job.given_up && tried && out_of_time;
                 job.given_up |= give_up;
+                let panel = job.seat.take_if(|seat| tried && tick.number >= seat.patient_until);
+                let over = !job.owed && job.seat.is_none();
                 // After `Unavailable`, now and then: a measured verdict still replaces it.
-                let pause = if job.given_up { patience } else { 1 };
+                let pause = if job.given_up && job.seat.is_none() { patience } else { 1 };
                 job.next_try = tick.number.saturating_add(pause.max(1));
                 if give_up {
                     tracing::warn!(target: "duties::verification", epoch = id.epoch, index = id.index, %error, "the executor does not serve it");
                     self.context.store.put_verified(id, &Outcome::Unavailable).await?;
                     self.submit(id, Outcome::Unavailable, tick).await?;
+                }
+                if over {
+                    self.jobs.remove(&id);
+                }
+                if let Some(seat) = panel {
+                    self.vote(id, seat.round, Outcome::Unavailable, tick).await?;
                 }
             }
             Ok(Checked::NotNow(reason)) => {
@@ -431,7 +435,16 @@ impl Verification {
 
 impl Job {
     fn new(now: BlockNumber) -> Self {
-        Self { first_try: now, next_try: now, attempts: 0, running: false, demanded: false, given_up: false }
+        Self {
+            first_try: now,
+            next_try: now,
+            attempts: 0,
+            running: false,
+            demanded: false,
+            given_up: false,
+            owed: false,
+            seat: None,
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 //! Everything is durable when a `put` returns, and kept until two epochs have passed after its own. Nothing is
 //! announced (to a client, a peer or the chain) before it is here.
 
+mod panels;
 mod sprint;
 
 use codec::{Decode, DecodeAll, Encode};
@@ -240,6 +241,7 @@ impl Store {
             "DELETE FROM sprint_results WHERE epoch < ?",
             "DELETE FROM sprint_commitments WHERE epoch < ?",
             "DELETE FROM verified WHERE epoch < ?",
+            "DELETE FROM panel_votes WHERE epoch < ?",
         ] {
             sqlx::query(statement).bind(before).execute(&self.pool).await?;
         }

@@ -9,7 +9,7 @@ use starling_primitives::{
     request::{prompt_hash, Authorization, SamplingParams},
     sprint::SprintCommitment,
     transcript::{Candidate, TokenRecord, TranscriptBuilder},
-    verdict::Figures,
+    verdict::{Figures, PanelReveal},
     AccountId, MultiSignature,
 };
 
@@ -82,14 +82,41 @@ async fn what_is_old_is_forgotten_and_what_may_be_asked_for_is_not() {
         assert!(store.put_payload(&payload(nonce, epoch, 0)).await.unwrap());
         let id = InferenceId { epoch, index: 0 };
         store.put_verified(id, &Outcome::Measured(Figures::default())).await.unwrap();
+        store.put_panel_vote(&vote(id, 0, 1)).await.unwrap();
     }
     store.prune(6).await.unwrap();
+    assert_eq!(store.panel_votes(4).await.unwrap().len(), 1);
     assert!(store.payload(&header(1).id()).await.unwrap().is_some());
     store.prune(7).await.unwrap();
     assert!(store.payload(&header(1).id()).await.unwrap().is_none());
     assert!(store.payload(&header(2).id()).await.unwrap().is_some());
     assert!(store.verified(4).await.unwrap().is_empty());
     assert_eq!(store.verified(5).await.unwrap().len(), 1);
+    assert!(store.panel_votes(4).await.unwrap().is_empty());
+    assert_eq!(store.panel_votes(5).await.unwrap().len(), 1);
+}
+
+fn vote(inference: InferenceId, round: u8, salt: u8) -> PanelReveal {
+    PanelReveal { inference, round, outcome: Outcome::ReplayFailed, salt: H256::repeat_byte(salt) }
+}
+
+#[tokio::test]
+async fn what_was_committed_to_is_never_changed() {
+    let folder = tempfile::tempdir().unwrap();
+    let id = InferenceId { epoch: 4, index: 7 };
+    let (first, second) = (vote(id, 0, 1), vote(id, 1, 2));
+    {
+        let store = store(&folder).await;
+        assert_eq!(store.put_panel_vote(&first).await.unwrap(), first);
+        assert_eq!(store.put_panel_vote(&second).await.unwrap(), second);
+    }
+    let store = store(&folder).await;
+    let other = PanelReveal { outcome: Outcome::Unavailable, ..vote(id, 0, 3) };
+    assert_eq!(store.put_panel_vote(&other).await.unwrap(), first);
+    assert_eq!(store.panel_votes(4).await.unwrap(), [first, second]);
+    assert_eq!(store.outcome(id).await.unwrap(), None);
+    store.put_verified(id, &Outcome::ReplayFailed).await.unwrap();
+    assert_eq!(store.outcome(id).await.unwrap(), Some(Outcome::ReplayFailed));
 }
 
 #[tokio::test]

@@ -40,6 +40,7 @@ impl<T: Config> EpochHooks for Pallet<T> {
         let boundary = clock::coverage_window(&T::Clock::epoch().schedule, offset);
         // The beacon numbers seeds by the stretch of time that ends here, from 0; it drew this one just now.
         let seed = (epoch, boundary.saturating_sub(1));
+        Self::pass_boundary(epoch, boundary.saturating_sub(1));
         Self::close_window(epoch, Coverage::<T>::get(epoch).counted, seed);
         let Some(previous) = epoch.checked_sub(1) else { return };
         match boundary {

@@ -3,7 +3,7 @@
 use crate::{
     types::{CoverageMark, TRUSTED},
     verdicts::{Juries, Jury},
-    Config, Convictions, CoverageMarks, Disputes, Pallet, Verdicts,
+    Config, Convictions, CoverageMarks, Pallet, Verdicts,
 };
 use alloc::vec::Vec;
 use starling_math::{draw, duty};
@@ -48,12 +48,17 @@ impl<T: Config> Pallet<T> {
             return false;
         }
         let Some(jury) = juries.of::<T>(id.epoch, record.profile) else { return false };
-        if jury.member(asked.host).is_none() || Verdicts::<T>::contains_key(id.epoch, (index, asked.host)) {
+        if jury.member(asked.host).is_none() {
             return false;
         }
-        is_drawn(asked, jury, &record)
-            || Disputes::<T>::contains_key(id.epoch, index)
-            || is_assigned(asked, jury, &record, windows, index)
+        if Self::owes_panel(id, asked.host) {
+            return true;
+        }
+        // While a panel judges, no other verdicts are taken.
+        if Verdicts::<T>::contains_key(id.epoch, (index, asked.host)) || Self::is_disputed(id) {
+            return false;
+        }
+        is_drawn(asked, jury, &record) || is_assigned(asked, jury, &record, windows, index)
     }
 }
 

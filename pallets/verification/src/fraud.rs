@@ -7,7 +7,7 @@
 use crate::{
     hooks::KEPT_EPOCHS,
     types::{Accuser, Dispute, DisputeStatus},
-    Config, Disputes, Error, Event, OpenDisputes, Pallet,
+    Config, Disputes, Error, Event, Pallet,
 };
 use frame_support::traits::{
     fungible::{Inspect, Mutate},
@@ -115,11 +115,19 @@ impl<T: Config> Pallet<T> {
     /// The answer falls, whatever was voted, and can be accused of nothing more. A request that is not paid (it still
     /// runs, or has expired) has nothing to give back: its reserve goes back by itself.
     fn overturn(id: InferenceId) {
-        let now = Self::now();
+        let proven = Dispute {
+            opened_at: Self::now(),
+            accuser: None,
+            panels: 0,
+            due: 0,
+            status: DisputeStatus::Invalid,
+        };
         let known = Disputes::<T>::get(id.epoch, id.index);
-        let dispute = known.unwrap_or(Dispute { opened_at: now, late: false, status: DisputeStatus::Open });
-        OpenDisputes::<T>::remove((id.epoch, dispute.late), id.index);
-        let fallen = Dispute { status: DisputeStatus::Invalid, ..dispute };
+        if let Some(dispute) = known.as_ref().filter(|dispute| dispute.status.is_open()) {
+            Self::dissolve_panel(id, dispute);
+            Self::note_closed(id.epoch);
+        }
+        let fallen = Dispute { status: DisputeStatus::Invalid, ..known.unwrap_or(proven) };
         Disputes::<T>::insert(id.epoch, id.index, fallen);
         T::Inferences::invalidate(id);
     }

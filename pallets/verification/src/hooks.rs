@@ -1,8 +1,8 @@
 //! Pruning: bounded work in what a block has left.
 
 use crate::{
-    weights, Accusations, Config, Convictions, Coverage, CoverageMarks, Disputes, Doubts, Missed,
-    OpenDisputes, Pallet, PrunedBefore, Standings, Tallies, Verdicts,
+    weights, Absences, Accusations, Config, Convictions, Coverage, CoverageMarks, Disputes, Doubts, Missed,
+    OpenDisputes, Pallet, PanelTallies, Panels, PrunedBefore, Seats, Standings, Verdicts,
 };
 use frame_support::{traits::Get, weights::Weight};
 use sp_io::MultiRemovalResults;
@@ -24,10 +24,7 @@ impl<T: Config> Pallet<T> {
         if limit == 0 || epoch.saturating_add(KEPT_EPOCHS) >= T::Clock::epoch().index {
             return check;
         }
-        let still_open = [false, true]
-            .iter()
-            .any(|late| OpenDisputes::<T>::iter_key_prefix((epoch, *late)).next().is_some());
-        if still_open {
+        if OpenDisputes::<T>::contains_key(epoch) {
             return check;
         }
         let (removed, done) = Self::prune_epoch(epoch, limit);
@@ -40,9 +37,12 @@ impl<T: Config> Pallet<T> {
 
     /// Removes up to `limit` entries; returns how many, and whether none are left.
     fn prune_epoch(epoch: EpochIndex, limit: u32) -> (u32, bool) {
-        let clear: [fn(EpochIndex, u32) -> MultiRemovalResults; 9] = [
+        let clear: [fn(EpochIndex, u32) -> MultiRemovalResults; 12] = [
             |epoch, limit| Verdicts::<T>::clear_prefix(epoch, limit, None),
-            |epoch, limit| Tallies::<T>::clear_prefix(epoch, limit, None),
+            |epoch, limit| Absences::<T>::clear_prefix(epoch, limit, None),
+            |epoch, limit| Seats::<T>::clear_prefix(epoch, limit, None),
+            |epoch, limit| PanelTallies::<T>::clear_prefix(epoch, limit, None),
+            |epoch, limit| Panels::<T>::clear_prefix(epoch, limit, None),
             |epoch, limit| Disputes::<T>::clear_prefix(epoch, limit, None),
             |epoch, limit| CoverageMarks::<T>::clear_prefix(epoch, limit, None),
             |epoch, limit| Missed::<T>::clear_prefix(epoch, limit, None),

@@ -1,36 +1,50 @@
 //! What always holds.
 
 use crate::{
-    types::{DisputeStatus, Votes},
+    types::{DisputeStatus, Panel, PanelTally},
     verdicts::Juries,
-    Accusations, Config, Coverage, CoverageMarks, Disputes, Doubts, OpenDisputes, Pallet, PrunedBefore,
-    Reputations, Standings, Tallies, Verdicts,
+    Absences, Accusations, Agenda, AgendaFrom, Config, Coverage, CoverageMarks, Disputes, Doubts,
+    LastBoundary, OpenDisputes, Pallet, PanelTallies, Panels, PrunedBefore, Reputations, Seats, Standings,
+    Verdicts,
 };
 use alloc::{
     collections::{BTreeMap, BTreeSet},
     vec::Vec,
 };
-use frame_support::ensure;
+use frame_support::{ensure, traits::Get};
 use sp_runtime::DispatchError;
-use starling_math::evidence::ACCUSES;
+use starling_math::{
+    dispute::{finding, Finding},
+    evidence::ACCUSES,
+    panel::{self, Stage},
+};
 use starling_primitives::{
     records::InferenceState,
     traits::{Clock, Inferences},
-    InferenceId, PPM,
+    verdict::{Outcome, PanelRound},
+    EpochIndex, InferenceId, Work, PPM,
 };
 
 impl<T: Config> Pallet<T> {
     /// Checks the pallet's state.
     ///
-    /// 1. The votes of an inference sum the weights of its verdicts, and no executor judges itself.
-    /// 2. The queue names exactly the open disputes, and their inferences are disputed.
-    /// 3. Windows of an epoch follow each other without gap or overlap up to what is closed.
-    /// 4. Reputations are at most 1,000,000 ppm and never stored as 0.
-    /// 5. A running product lies between 1 and the test's limit, nobody doubts or accuses itself, nobody accuses twice, and
+    /// 1. An absence sums the weights of the verdicts `Unavailable`, and no executor judges itself.
+    /// 2. The open disputes are counted by epoch, their inferences are disputed, and the agenda names each of them when it
+    ///    is due; nothing that was due before [`AgendaFrom`] is left, and nothing is due later than a panel's time from now.
+    /// 3. A panel was drawn after the accusation. Its members are sorted, distinct, at least one, at most what the runtime
+    ///    asks for, have their weight for the profile, and are neither executor nor accuser. There are as many panels as the
+    ///    dispute says (one less when a proof ended it).
+    /// 4. A panel's tally counts the seats that committed themselves and sums the verdicts that were revealed; seats are of
+    ///    members, nobody reveals at the stage of commitments, and a panel that decided settled its dispute.
+    /// 5. Windows of an epoch follow each other without gap or overlap up to what is closed.
+    /// 6. Reputations are at most 1,000,000 ppm and never stored as 0.
+    /// 7. A running product lies between 1 and the test's limit, nobody doubts or accuses itself, nobody accuses twice, and
     ///    an accused host has a standing.
     pub fn do_try_state() -> Result<(), DispatchError> {
-        Self::check_votes()?;
+        Self::check_absences()?;
         Self::check_disputes()?;
+        Self::check_agenda()?;
+        Self::check_panels()?;
         Self::check_coverage()?;
         for reputation in Reputations::<T>::iter_values() {
             ensure!((1..=PPM).contains(&reputation), "a reputation out of range");
@@ -54,11 +68,17 @@ impl<T: Config> Pallet<T> {
         Ok(())
     }
 
-    /// Only for epochs whose weights are still kept and of which nothing is pruned.
-    fn check_votes() -> Result<(), DispatchError> {
-        let oldest = PrunedBefore::<T>::get().max(T::Clock::epoch().index.saturating_sub(2));
+    /// First epoch whose weights are still kept and of which nothing is pruned.
+    fn oldest_whole() -> EpochIndex {
+        let pruned = PrunedBefore::<T>::get();
+        let kept = T::Clock::epoch().index.saturating_sub(crate::hooks::KEPT_EPOCHS);
+        pruned.max(kept)
+    }
+
+    fn check_absences() -> Result<(), DispatchError> {
+        let oldest = Self::oldest_whole();
         let mut juries = Juries::default();
-        let mut sums: BTreeMap<(u32, u32), Votes> = BTreeMap::new();
+        let mut sums: BTreeMap<(u32, u32), Work> = BTreeMap::new();
         for (epoch, (index, verifier), verdict) in
             Verdicts::<T>::iter().filter(|(epoch, ..)| *epoch >= oldest)
         {
@@ -68,34 +88,102 @@ impl<T: Config> Pallet<T> {
                 record.first_verdict_at.is_some_and(|at| at <= verdict.at),
                 "a verdict that was not noted"
             );
-            let jury = juries.of::<T>(epoch, record.profile).ok_or("no jury")?;
-            let votes = sums.entry((epoch, index)).or_default();
-            *votes = votes.with(&verdict.outcome, verdict.passed, jury.weight(&verifier));
+            if verdict.outcome == Outcome::Unavailable {
+                let jury = juries.of::<T>(epoch, record.profile).ok_or("no jury")?;
+                let sum = sums.entry((epoch, index)).or_default();
+                *sum = sum.saturating_add(jury.weight(&verifier));
+            }
         }
-        for (epoch, index, votes) in Tallies::<T>::iter().filter(|(epoch, ..)| *epoch >= oldest) {
+        for (epoch, index, absence) in Absences::<T>::iter().filter(|(epoch, ..)| *epoch >= oldest) {
             let expected = sums.remove(&(epoch, index)).unwrap_or_default();
-            ensure!(Votes { missed: false, ..votes } == expected, "votes differ from verdicts");
+            ensure!(absence.weight == expected, "an absence differs from the verdicts");
         }
-        ensure!(sums.is_empty(), "verdicts that were not counted");
+        ensure!(sums.is_empty(), "an absence that was not counted");
         Ok(())
     }
 
     fn check_disputes() -> Result<(), DispatchError> {
-        let open: Vec<_> =
-            Disputes::<T>::iter().filter(|(.., dispute)| dispute.status == DisputeStatus::Open).collect();
-        for (epoch, index, dispute) in &open {
-            ensure!(
-                OpenDisputes::<T>::contains_key((*epoch, dispute.late), index),
-                "an open dispute is not queued"
-            );
-            let record = T::Inferences::record(InferenceId { epoch: *epoch, index: *index });
+        let mut open: BTreeMap<EpochIndex, u32> = BTreeMap::new();
+        for (epoch, index, dispute) in Disputes::<T>::iter() {
+            if !dispute.status.is_open() {
+                continue;
+            }
+            let id = InferenceId { epoch, index };
+            let count = open.entry(epoch).or_default();
+            *count = count.saturating_add(1);
+            ensure!(Agenda::<T>::contains_key(dispute.due, id), "an open dispute is not on the agenda");
+            ensure!(dispute.accuser.is_some(), "a dispute that nobody opened");
+            let last = (index, dispute.panels.saturating_sub(1));
+            let judges = Panels::<T>::contains_key(epoch, last);
+            ensure!(judges || dispute.status != DisputeStatus::Judging, "no panel judges");
+            let record = T::Inferences::record(id);
             ensure!(
                 record.is_none_or(|record| record.state == InferenceState::Disputed),
                 "an open dispute's inference is not disputed"
             );
         }
-        ensure!(OpenDisputes::<T>::iter_keys().count() == open.len(), "a queued dispute is not open");
+        ensure!(
+            OpenDisputes::<T>::iter().collect::<BTreeMap<_, _>>() == open,
+            "open disputes are miscounted"
+        );
         Ok(())
+    }
+
+    fn check_agenda() -> Result<(), DispatchError> {
+        let last = panel::over_at(LastBoundary::<T>::get().count);
+        for (due, id, ()) in Agenda::<T>::iter() {
+            ensure!((AgendaFrom::<T>::get()..=last).contains(&due), "the agenda is out of range");
+            let dispute = Disputes::<T>::get(id.epoch, id.index);
+            ensure!(dispute.is_none_or(|dispute| dispute.due == due), "a dispute is twice on the agenda");
+        }
+        Ok(())
+    }
+
+    fn check_panels() -> Result<(), DispatchError> {
+        let oldest = Self::oldest_whole();
+        let mut juries = Juries::default();
+        for (epoch, (index, round), panel) in Panels::<T>::iter().filter(|(epoch, ..)| *epoch >= oldest) {
+            let id = InferenceId { epoch, index };
+            let dispute = Disputes::<T>::get(epoch, index).ok_or("a panel without a dispute")?;
+            ensure!(round < dispute.panels, "a panel that was not counted");
+            ensure!(panel.drawn_at > dispute.opened_at, "a panel that the accuser could have known");
+            let size = if round == 0 { T::FirstPanel::get() } else { T::SecondPanel::get() };
+            ensure!((1..=size).contains(&(panel.members.len() as u32)), "the size of a panel");
+            let record = T::Inferences::record(id).ok_or("a panel on nothing")?;
+            let jury = juries.of::<T>(epoch, record.profile).ok_or("no jury")?;
+            let mut before = None;
+            for member in &panel.members {
+                ensure!(before < Some(&member.host), "members are not sorted and distinct");
+                before = Some(&member.host);
+                ensure!(jury.weight(&member.host) == member.weight, "a member without its weight");
+                let is_party =
+                    member.host == record.executor || dispute.accuser.as_ref() == Some(&member.host);
+                ensure!(!is_party, "a party judges");
+            }
+            let tally = Self::check_seats(id, round, &panel)?;
+            let found = finding(&tally.votes, panel.weight(), false);
+            ensure!(found == Finding::Undecided || !dispute.status.is_open(), "a decision without effect");
+        }
+        Ok(())
+    }
+
+    fn check_seats(id: InferenceId, round: PanelRound, panel: &Panel) -> Result<PanelTally, DispatchError> {
+        let tally = PanelTallies::<T>::get(id.epoch, (id.index, round));
+        let mut expected = PanelTally::default();
+        for member in &panel.members {
+            let Some(seat) = Seats::<T>::get(id.epoch, (id.index, round, &member.host)) else { continue };
+            expected.committed = expected.committed.saturating_add(1);
+            if let Some(verdict) = seat.verdict {
+                expected.votes = expected.votes.with(&verdict.outcome, verdict.passed, member.weight);
+            }
+        }
+        ensure!(tally == expected, "a tally differs from its seats");
+        let seats = Seats::<T>::iter_prefix(id.epoch)
+            .filter(|((index, of, _), _)| (*index, *of) == (id.index, round));
+        ensure!(seats.count() as u32 == tally.committed, "a seat of nobody on the panel");
+        let committing = panel.stage(LastBoundary::<T>::get().count, &tally) == Stage::Commit;
+        ensure!(!committing || tally.votes == Default::default(), "a verdict is told too early");
+        Ok(tally)
     }
 
     fn check_coverage() -> Result<(), DispatchError> {

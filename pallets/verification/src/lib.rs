@@ -10,15 +10,19 @@
 //!    falls with the executor's reputation.
 //! 2. *Coverage.* Draws leave gaps. When a coverage window closes, each inference of a host below full trust that has
 //!    no verdict yet is assigned, by the window's seed, to exactly one verifier.
-//! 3. *Disputed.* Once a verdict lies beyond the limits, everybody who serves the profile must look.
+//! 3. *On a panel.* Once a verdict lies beyond the limits, a random jury must look.
 //!
 //! The same pure functions ([`starling_math::duty`], [`starling_math::draw`]) tell the host's agent what to do and the
 //! chain what to ask for when the host claims its reward.
 //!
-//! A verdict that fails (beyond the profile's limits, or a transcript that does not replay) opens a dispute. Every
-//! verdict of a host with weight for the profile is a vote; more than half of the eligible weight decides. If the
-//! answer falls, the client is refunded; if more than half says that the transcript itself is bad, the executor is
-//! convicted: reputation 0, suspended, the epoch's due lost. A transcript that more than half cannot get is a miss.
+//! A verdict that fails (beyond the profile's limits, or a transcript that does not replay) opens a dispute. The next
+//! coverage boundary's seed, which nobody knew when the verdict was given, draws a *panel*: distinct hosts by weight, without
+//! executor and accuser. Its members check the transcript, *commit* themselves to their verdicts, and *reveal* them when
+//! nobody can commit any more, so that none can be copied. More than half of the panel's weight decides. If the answer falls,
+//! the client is refunded; if more than half says that the transcript itself is bad, the executor is convicted: reputation
+//! 0, suspended, the epoch's due lost. A transcript that more than half cannot get is a miss. Silence is no vote: it is a
+//! miss of the silent one, and a duty that its claim asks for. Without a majority a second, larger panel is drawn; if that
+//! has none either, the answer stands.
 //!
 //! A lie that needs no model to be seen needs no vote: [`Call::prove_fraud`] shows the executor's signed receipt beside
 //! what it put on chain, or beside a window that it commits to and that does not replay. The chain judges for itself.
@@ -31,18 +35,25 @@
 //! ## Low-level details
 //!
 //! * Weights are those of the inference's epoch and profile, without the executor's.
-//! * [`Tallies`] sums the votes as they come, so a verdict costs the same whether or not it decides.
-//! * In an open dispute a vote `Unavailable` speaks against the answer, since an executor must not gain by hiding the
-//!   evidence; but hiding alone convicts nobody. `Unavailable` can be replaced once by a measured verdict, so a host
-//!   that was down can still be heard.
-//! * Verdicts are taken until the epoch after the inference's ends, so that a host can catch up before it claims. A
-//!   dispute without majority ends in the executor's favour: at the end of the grace, or with the claims if it was
-//!   opened later.
+//! * A panel's stages are counted in coverage boundaries ([`starling_math::panel`]), so that they follow the epoch's
+//!   schedule. When all members have committed, the reveal begins at once. A dispute without surprises is over within five
+//!   coverage windows.
+//! * What time asks for (draw a panel, close it) stands in the [`Agenda`]; a block works off a bounded part of it.
+//! * [`PanelTallies`] sums a panel's votes as they come, so a reveal costs the same whether or not it decides.
+//! * On a panel, `Unavailable` speaks against the answer, since an executor must not gain by hiding the evidence; but hiding
+//!   alone convicts nobody.
+//! * The verdicts of other verifiers open disputes and feed the sequential test; they do not vote. While a panel judges they
+//!   are refused, because its members could copy them. A member's reveal is its verdict, too.
+//! * Outside of disputes `Unavailable` can be replaced once by a measured verdict, so a host that was down can still be heard.
+//! * Verdicts are taken until the epoch after the inference's ends, so that a host can catch up before it claims. So are
+//!   panels' votes: a dispute that is still open then ends in the executor's favour.
+//! * Where nobody remains to sit on a panel, nobody contradicts the executor: the answer stands.
+//! * An accuser whom a panel contradicts loses nothing: the executor may have served it other bytes than the panel.
 //! * The last windows of an epoch close at the first two boundaries of the next one, within its grace.
 //!
 //! ## Limitations
 //!
-//! * Everybody who serves the profile is the jury. Panels drawn by the beacon take this place when hosts become many.
+//! * The accuser's verdict is known to its panel. A member that copies it without looking is right as long as accusers are.
 //! * A receipt is checked against the executor's present worker key: who replaced it can be convicted by votes only.
 //! * One window shows what it holds; a chain of hashes that breaks after the first window, an answer of several windows
 //!   that is not the transcript's, and a window longer than any valid one are left to the votes.
@@ -60,6 +71,7 @@ mod hooks;
 mod invariants;
 #[cfg(test)]
 mod mock;
+mod panels;
 mod reputation;
 mod suspicion;
 #[cfg(test)]
@@ -70,7 +82,8 @@ pub mod weights;
 
 pub use pallet::*;
 pub use types::{
-    Accuser, Conviction, CoverageMark, CoverageState, Dispute, DisputeStatus, Refusal, VerdictRecord, Votes,
+    Absence, Accuser, Boundary, Conviction, CoverageMark, CoverageState, Dispute, DisputeStatus, Member,
+    Panel, PanelTally, Refusal, Seat, VerdictRecord,
 };
 
 /// The pallet.
@@ -79,8 +92,8 @@ pub use types::{
 pub mod pallet {
     use crate::{
         types::{
-            Accuser, Accusers, Conviction, CoverageMark, CoverageState, Dispute, Refusal, VerdictBatch,
-            VerdictRecord, Votes,
+            Absence, Accuser, Accusers, Boundary, CommitBatch, Conviction, CoverageMark, CoverageState,
+            Dispute, Panel, PanelTally, Refusal, RevealBatch, Seat, VerdictBatch, VerdictRecord,
         },
         weights,
     };
@@ -91,6 +104,7 @@ pub mod pallet {
     use starling_primitives::{
         fraud::{Fraud, FraudProof, NoProof},
         traits::{Beacon, Bonds, Clock, Hosts, Inferences, Profiles, Weights},
+        verdict::PanelRound,
         AccountId, Balance, EpochIndex, InferenceId, Ppm, ProfileId, H256,
     };
 
@@ -119,9 +133,16 @@ pub mod pallet {
         /// Burned of who sends a fraud proof that proves nothing.
         #[pallet::constant]
         type FraudDeposit: Get<Balance>;
-        /// Disputes that a block closes for lack of a majority, at most.
+        /// Hosts on the first panel of a dispute, if there are as many; at most [`crate::types::MAX_PANEL`].
         #[pallet::constant]
-        type MaxClosedPerBlock: Get<u32>;
+        type FirstPanel: Get<u32>;
+        /// Hosts on the second panel, if there are as many; at most [`crate::types::MAX_PANEL`].
+        #[pallet::constant]
+        type SecondPanel: Get<u32>;
+        /// Seats of panels that a block draws or closes at most; each dispute counts as some seats more. The last panel of a
+        /// block may go beyond, by less than its own size.
+        #[pallet::constant]
+        type MaxSeatsPerBlock: Get<u32>;
         /// Entries that a block prunes at most.
         #[pallet::constant]
         type MaxPrunedPerBlock: Get<u32>;
@@ -134,12 +155,12 @@ pub mod pallet {
     pub type Verdicts<T: Config> =
         StorageDoubleMap<_, Twox64Concat, EpochIndex, Blake2_128Concat, (u32, AccountId), VerdictRecord>;
 
-    /// Weight of the verdicts of an inference, by what they say.
+    /// Who could not get the transcript of an inference.
     ///
     /// Hashers: both keys are counted by the chain.
     #[pallet::storage]
-    pub type Tallies<T: Config> =
-        StorageDoubleMap<_, Twox64Concat, EpochIndex, Twox64Concat, u32, Votes, ValueQuery>;
+    pub type Absences<T: Config> =
+        StorageDoubleMap<_, Twox64Concat, EpochIndex, Twox64Concat, u32, Absence, ValueQuery>;
 
     /// The disputes, open and settled.
     ///
@@ -147,13 +168,53 @@ pub mod pallet {
     #[pallet::storage]
     pub type Disputes<T: Config> = StorageDoubleMap<_, Twox64Concat, EpochIndex, Twox64Concat, u32, Dispute>;
 
-    /// The open disputes, by the deadline they share: (epoch, whether opened after its grace). A queue for the bounded
-    /// step that closes them.
+    /// How many disputes of an epoch are open; absent when none is.
+    ///
+    /// Hasher: epochs are counted by the chain.
+    #[pallet::storage]
+    pub type OpenDisputes<T: Config> = StorageMap<_, Twox64Concat, EpochIndex, u32, ValueQuery>;
+
+    /// The panels of disputes, by epoch, then inference and round.
     ///
     /// Hashers: all keys are counted by the chain.
     #[pallet::storage]
-    pub type OpenDisputes<T: Config> =
-        StorageDoubleMap<_, Twox64Concat, (EpochIndex, bool), Twox64Concat, u32, ()>;
+    pub type Panels<T: Config> =
+        StorageDoubleMap<_, Twox64Concat, EpochIndex, Twox64Concat, (u32, PanelRound), Panel>;
+
+    /// What the panels have come to, by epoch, then inference and round.
+    ///
+    /// Hashers: all keys are counted by the chain.
+    #[pallet::storage]
+    pub type PanelTallies<T: Config> = StorageDoubleMap<
+        _,
+        Twox64Concat,
+        EpochIndex,
+        Twox64Concat,
+        (u32, PanelRound),
+        PanelTally,
+        ValueQuery,
+    >;
+
+    /// What members of panels have said, by epoch, then inference, round and host.
+    ///
+    /// Hashers: epochs are counted by the chain; hosts choose their accounts.
+    #[pallet::storage]
+    pub type Seats<T: Config> =
+        StorageDoubleMap<_, Twox64Concat, EpochIndex, Blake2_128Concat, (u32, PanelRound, AccountId), Seat>;
+
+    /// The newest boundary of a coverage window.
+    #[pallet::storage]
+    pub type LastBoundary<T: Config> = StorageValue<_, Boundary, ValueQuery>;
+
+    /// The disputes for which something is to be done at a boundary: a panel to be drawn, or one that is over.
+    ///
+    /// Hashers: all keys are counted by the chain.
+    #[pallet::storage]
+    pub type Agenda<T: Config> = StorageDoubleMap<_, Twox64Concat, u32, Twox64Concat, InferenceId, ()>;
+
+    /// Nothing is left on the agenda of earlier boundaries.
+    #[pallet::storage]
+    pub type AgendaFrom<T: Config> = StorageValue<_, u32, ValueQuery>;
 
     /// The closed coverage windows of an epoch, numbered from 1. Windows without inferences are left out.
     ///
@@ -240,19 +301,48 @@ pub mod pallet {
             /// Whether it lies within the limits.
             passed: bool,
         },
-        /// A verdict was not taken. Nothing was stored for it.
+        /// A verdict, or the commitment to one, was not taken. Nothing was stored for it.
         VerdictRefused {
             /// What it was about.
             id: InferenceId,
             /// Why.
             reason: Refusal,
         },
-        /// A verdict failed: everybody who serves the profile has to look.
+        /// A verdict failed: a panel will judge.
         DisputeOpened {
             /// The inference.
             id: InferenceId,
             /// The verifier that failed it.
             accuser: AccountId,
+        },
+        /// A panel was drawn; [`Panels`] names its members, who have to look.
+        PanelDrawn {
+            /// The inference.
+            id: InferenceId,
+            /// Which of its panels.
+            round: PanelRound,
+            /// How many hosts sit on it.
+            size: u32,
+        },
+        /// A member of a panel committed itself to a verdict.
+        VerdictCommitted {
+            /// The inference.
+            id: InferenceId,
+            /// Which of its panels.
+            round: PanelRound,
+            /// The member.
+            host: AccountId,
+        },
+        /// A member of a panel revealed its verdict.
+        VerdictRevealed {
+            /// The inference.
+            id: InferenceId,
+            /// Which of its panels.
+            round: PanelRound,
+            /// The member.
+            host: AccountId,
+            /// Whether it lies within the limits.
+            passed: bool,
         },
         /// A dispute is over.
         DisputeSettled {
@@ -352,7 +442,7 @@ pub mod pallet {
     #[pallet::hooks]
     impl<T: Config> Hooks<BlockNumberFor<T>> for Pallet<T> {
         fn on_initialize(_now: BlockNumberFor<T>) -> Weight {
-            Self::close_overdue()
+            Self::work_off_agenda()
         }
 
         fn on_idle(_now: BlockNumberFor<T>, remaining: Weight) -> Weight {
@@ -379,8 +469,8 @@ pub mod pallet {
         /// [`Error::NotAWorker`].
         ///
         /// ## Events
-        /// For each item [`Event::VerdictSubmitted`] or [`Event::VerdictRefused`]; and what a verdict decides:
-        /// [`Event::DisputeOpened`], [`Event::DisputeSettled`], [`Event::Convicted`], [`Event::TranscriptMissed`],
+        /// For each item [`Event::VerdictSubmitted`] or [`Event::VerdictRefused`]; and what a verdict comes to:
+        /// [`Event::DisputeOpened`], [`Event::Accused`], [`Event::Convicted`], [`Event::TranscriptMissed`],
         /// [`Event::ReputationChanged`].
         #[pallet::call_index(0)]
         #[pallet::weight(weights::submit_verdicts::<T>(items.len() as u32, 0, items.len() as u32))]
@@ -417,6 +507,58 @@ pub mod pallet {
         })]
         pub fn prove_fraud(origin: OriginFor<T>, proof: Box<FraudProof>) -> DispatchResult {
             Self::do_prove_fraud(origin, &proof)
+        }
+
+        /// Commits members of panels to their verdicts.
+        ///
+        /// ## Dispatch Origin
+        /// Signed by the worker key of a registered host; free of fees for it when one of the items at least is taken.
+        ///
+        /// ## Details
+        /// Commitments are taken until the panel's time for them is over or all its members have committed; one for each
+        /// member, and for good. An item that cannot be taken does not fail the batch.
+        ///
+        /// ## Errors
+        /// [`Error::NotAWorker`].
+        ///
+        /// ## Events
+        /// For each item [`Event::VerdictCommitted`] or [`Event::VerdictRefused`].
+        #[pallet::call_index(2)]
+        #[pallet::weight(weights::commit_verdicts::<T>(items.len() as u32))]
+        #[pallet::feeless_if(|origin: &OriginFor<T>, items: &CommitBatch| -> bool {
+            Pallet::<T>::ensure_worker(origin.clone()).is_ok_and(|host| Pallet::<T>::may_commit(&host, items))
+        })]
+        pub fn commit_verdicts(origin: OriginFor<T>, items: CommitBatch) -> DispatchResult {
+            let host = Self::ensure_worker(origin)?;
+            Self::do_commit(&host, &items);
+            Ok(())
+        }
+
+        /// Reveals the verdicts that members of panels committed themselves to.
+        ///
+        /// ## Dispatch Origin
+        /// Signed by the worker key of a registered host; free of fees for it when one of the items at least is taken.
+        ///
+        /// ## Details
+        /// Taken when nobody can commit any more, and until the panel is over. A reveal is judged as a verdict is, and is its
+        /// host's verdict on the inference unless there is one. An item that cannot be taken does not fail the batch.
+        ///
+        /// ## Errors
+        /// [`Error::NotAWorker`].
+        ///
+        /// ## Events
+        /// For each item [`Event::VerdictRevealed`] and, if it is the host's first verdict, [`Event::VerdictSubmitted`]; or
+        /// [`Event::VerdictRefused`]. And what it decides: [`Event::DisputeSettled`], [`Event::Convicted`],
+        /// [`Event::Accused`], [`Event::ReputationChanged`].
+        #[pallet::call_index(3)]
+        #[pallet::weight(weights::reveal_verdicts::<T>(items.len() as u32, items.len() as u32))]
+        #[pallet::feeless_if(|origin: &OriginFor<T>, items: &RevealBatch| -> bool {
+            Pallet::<T>::ensure_worker(origin.clone()).is_ok_and(|host| Pallet::<T>::may_reveal(&host, items))
+        })]
+        pub fn reveal_verdicts(origin: OriginFor<T>, items: RevealBatch) -> DispatchResultWithPostInfo {
+            let host = Self::ensure_worker(origin)?;
+            let disputes = Self::do_reveal(&host, &items);
+            Ok(Some(weights::reveal_verdicts::<T>(items.len() as u32, disputes)).into())
         }
     }
 }

@@ -16,7 +16,7 @@ use starling_primitives::{
     records::{Delivery, InferenceRecord, InferenceResult, InferenceState},
     schedule::{EpochState, Schedule},
     traits::{Beacon, Bonds, Clock, EpochHooks, HostWeight, Hosts, Inferences, Profiles, Round, Weights},
-    verdict::{Figures, Outcome, Verdict},
+    verdict::{Figures, Outcome, PanelCommit, PanelReveal, PanelRound, Verdict},
     AccountId, Balance, BlockNumber, EpochIndex, InferenceId, Ppm, ProfileId, RequestId, Work, H256,
 };
 use std::collections::BTreeMap;
@@ -78,7 +78,10 @@ impl pallet_verification::Config for Test {
     type Profiles = Mock;
     type Weights = Mock;
     type Inferences = Mock;
-    type MaxClosedPerBlock = ConstU32<2>;
+    type FirstPanel = ConstU32<2>;
+    type SecondPanel = ConstU32<3>;
+    // Two disputes of two seats.
+    type MaxSeatsPerBlock = ConstU32<20>;
     type MaxPrunedPerBlock = ConstU32<8>;
 }
 
@@ -322,6 +325,56 @@ pub(crate) fn bad() -> Outcome {
 pub(crate) fn submit(verifier: u8, inference: InferenceId, outcome: Outcome) {
     let items = vec![Verdict { inference, outcome }].try_into().unwrap();
     Verification::submit_verdicts(worker(verifier), items).unwrap();
+}
+
+/// What a member of a panel will say.
+pub(crate) fn sealed(
+    verifier: u8,
+    inference: InferenceId,
+    round: PanelRound,
+    outcome: Outcome,
+) -> PanelReveal {
+    PanelReveal { inference, round, outcome, salt: hash_of(b"salt", &(verifier, inference, round)) }
+}
+
+pub(crate) fn commit(verifier: u8, sealed: &PanelReveal) {
+    let commitment = sealed.commitment(&host(verifier));
+    let item = PanelCommit { inference: sealed.inference, round: sealed.round, commitment };
+    Verification::commit_verdicts(worker(verifier), vec![item].try_into().unwrap()).unwrap();
+}
+
+pub(crate) fn reveal(verifier: u8, sealed: &PanelReveal) {
+    Verification::reveal_verdicts(worker(verifier), vec![*sealed].try_into().unwrap()).unwrap();
+}
+
+/// Hosts on a panel.
+pub(crate) fn members(id: InferenceId, round: PanelRound) -> Vec<u8> {
+    let panel = crate::Panels::<Test>::get(id.epoch, (id.index, round)).expect("it was drawn");
+    panel.members.iter().map(|member| <[u8; 32]>::from(member.host.clone())[0]).collect()
+}
+
+/// Goes on to the next boundary of a coverage window, `times` times.
+pub(crate) fn run_to_boundary(times: u32) {
+    let boundary = crate::LastBoundary::<Test>::get().count + times;
+    while crate::LastBoundary::<Test>::get().count < boundary {
+        run_to(now() + 1);
+    }
+}
+
+/// Lets members of the panel that is drawn next commit and reveal these verdicts, the rest keep silent.
+pub(crate) fn hear(id: InferenceId, votes: &[(u8, Outcome)]) {
+    let drawn = || crate::Disputes::<Test>::get(id.epoch, id.index).expect("it is disputed").panels;
+    let round = drawn();
+    while drawn() == round {
+        run_to(now() + 1);
+    }
+    let sealed: Vec<_> =
+        votes.iter().map(|(verifier, outcome)| (*verifier, sealed(*verifier, id, round, *outcome))).collect();
+    sealed.iter().for_each(|(verifier, sealed)| commit(*verifier, sealed));
+    if members(id, round).len() > votes.len() {
+        run_to_boundary(starling_math::panel::COMMIT_WINDOWS);
+    }
+    sealed.iter().for_each(|(verifier, sealed)| reveal(*verifier, sealed));
 }
 
 /// Why the last verdict was refused.

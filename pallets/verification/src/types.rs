@@ -3,9 +3,13 @@
 use codec::{Decode, DecodeWithMemTracking, Encode, MaxEncodedLen};
 use frame_support::{traits::ConstU32, BoundedVec};
 use scale_info::TypeInfo;
+use starling_math::{
+    dispute::Votes,
+    panel::{self, Stage},
+};
 use starling_primitives::{
-    verdict::{Outcome, Verdict},
-    AccountId, BlockNumber, EpochIndex, Ppm, Work, PPM,
+    verdict::{Outcome, PanelCommit, PanelReveal, PanelRound, Verdict},
+    AccountId, BlockNumber, EpochIndex, Ppm, Work, H256, PPM,
 };
 
 /// Verdicts that one call takes at most.
@@ -29,44 +33,22 @@ pub struct VerdictRecord {
     pub at: BlockNumber,
 }
 
-/// Weight of the verdicts of one inference, by what they say.
+impl VerdictRecord {
+    /// Whether a verifier that said this may still say that.
+    pub(crate) fn is_replaced_by(&self, outcome: &Outcome) -> bool {
+        self.outcome == Outcome::Unavailable && *outcome != Outcome::Unavailable
+    }
+}
+
+/// Who could not get the transcript of an inference.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode, DecodeWithMemTracking, MaxEncodedLen, TypeInfo,
 )]
-pub struct Votes {
-    /// Measured, and within the limits.
-    pub passed: Work,
-    /// Measured beyond the limits, or not replayable.
-    pub failed: Work,
-    /// Could not get the transcript.
-    pub unavailable: Work,
-    /// Whether the executor's miss was noted, because more than half could not get the transcript.
+pub struct Absence {
+    /// Weight of the verifiers that could not.
+    pub weight: Work,
+    /// Whether the executor's miss was noted, because they are more than half.
     pub missed: bool,
-}
-
-impl Votes {
-    /// The sum that a verdict counts towards.
-    fn side(&mut self, outcome: &Outcome, passed: bool) -> &mut Work {
-        match outcome {
-            Outcome::Unavailable => &mut self.unavailable,
-            _ if passed => &mut self.passed,
-            _ => &mut self.failed,
-        }
-    }
-
-    /// With a verdict of this weight added.
-    pub(crate) fn with(mut self, outcome: &Outcome, passed: bool, weight: Work) -> Self {
-        let side = self.side(outcome, passed);
-        *side = side.saturating_add(weight);
-        self
-    }
-
-    /// With a verdict of this weight taken out.
-    pub(crate) fn without(mut self, outcome: &Outcome, passed: bool, weight: Work) -> Self {
-        let side = self.side(outcome, passed);
-        *side = side.saturating_sub(weight);
-        self
-    }
 }
 
 /// A host's fall in an epoch.
@@ -95,30 +77,123 @@ pub const MAX_ACCUSERS: u32 = 1_024;
 /// Verifiers that accuse an executor.
 pub type Accusers = BoundedVec<AccountId, ConstU32<MAX_ACCUSERS>>;
 
+/// Hosts on a panel at most, whatever the runtime asks for.
+pub const MAX_PANEL: u32 = 512;
+
+/// Argument of `commit_verdicts`.
+pub type CommitBatch = BoundedVec<PanelCommit, ConstU32<MAX_VERDICTS>>;
+
+/// Argument of `reveal_verdicts`.
+pub type RevealBatch = BoundedVec<PanelReveal, ConstU32<MAX_VERDICTS>>;
+
 /// Where a dispute stands.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, DecodeWithMemTracking, MaxEncodedLen, TypeInfo,
 )]
 pub enum DisputeStatus {
-    /// Votes are taken.
-    Open,
+    /// A panel is drawn at the next coverage boundary.
+    Waiting,
+    /// The panel that was drawn last is at work.
+    Judging,
     /// The answer stands: by majority, or because there was none in time.
     Valid,
     /// The answer does not stand.
     Invalid,
 }
 
+impl DisputeStatus {
+    /// Whether nothing is decided yet.
+    pub fn is_open(self) -> bool {
+        matches!(self, Self::Waiting | Self::Judging)
+    }
+}
+
 /// A vote on an inference.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, DecodeWithMemTracking, MaxEncodedLen, TypeInfo,
-)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, DecodeWithMemTracking, MaxEncodedLen, TypeInfo)]
 pub struct Dispute {
     /// Block of the verdict that opened it.
     pub opened_at: BlockNumber,
-    /// Opened after the grace: it ends with the claims, not with the grace.
-    pub late: bool,
+    /// The verifier that failed the answer first; `None` when a proof made it fall without a dispute.
+    pub accuser: Option<AccountId>,
+    /// Panels that were drawn so far.
+    pub panels: PanelRound,
+    /// Boundary at which something is to be done about it: a panel drawn, or the last one closed.
+    pub due: u32,
     /// Where it stands.
     pub status: DisputeStatus,
+}
+
+/// The newest boundary of a coverage window, and its seed `Round::Coverage(epoch, window)`.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode, DecodeWithMemTracking, MaxEncodedLen, TypeInfo,
+)]
+pub struct Boundary {
+    /// Boundaries so far.
+    pub count: u32,
+    /// Epoch of its seed.
+    pub epoch: EpochIndex,
+    /// Window of its seed.
+    pub window: u32,
+}
+
+/// A host on a panel.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, DecodeWithMemTracking, MaxEncodedLen, TypeInfo)]
+pub struct Member {
+    /// The host.
+    pub host: AccountId,
+    /// Its weight for the profile.
+    pub weight: Work,
+}
+
+/// A jury of one dispute.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, DecodeWithMemTracking, MaxEncodedLen, TypeInfo)]
+pub struct Panel {
+    /// Boundaries that had passed when it was drawn, by the seed of the last of them.
+    pub drawn: u32,
+    /// Block of the draw, later than the accusation's.
+    pub drawn_at: BlockNumber,
+    /// Who sits on it, sorted by account; at least one host.
+    pub members: BoundedVec<Member, ConstU32<MAX_PANEL>>,
+}
+
+impl Panel {
+    /// The seat of a host.
+    pub fn member(&self, host: &AccountId) -> Option<&Member> {
+        let position = self.members.binary_search_by(|member| member.host.cmp(host)).ok()?;
+        self.members.get(position)
+    }
+
+    /// Weight of all members.
+    pub fn weight(&self) -> Work {
+        self.members.iter().fold(0, |sum: Work, member| sum.saturating_add(member.weight))
+    }
+
+    /// What its members may do after `now` boundaries.
+    pub fn stage(&self, now: u32, tally: &PanelTally) -> Stage {
+        panel::stage(self.drawn, now, tally.committed >= self.members.len() as u32)
+    }
+}
+
+/// What a panel has come to so far.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode, DecodeWithMemTracking, MaxEncodedLen, TypeInfo,
+)]
+pub struct PanelTally {
+    /// Members that have committed themselves.
+    pub committed: u32,
+    /// The verdicts that were revealed.
+    pub votes: Votes,
+}
+
+/// What a member of a panel has said.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, DecodeWithMemTracking, MaxEncodedLen, TypeInfo,
+)]
+pub struct Seat {
+    /// What it committed itself to.
+    pub commitment: H256,
+    /// The verdict, once it is revealed.
+    pub verdict: Option<VerdictRecord>,
 }
 
 /// A closed coverage window: the inferences in it that had no verdict by then are assigned.
@@ -167,10 +242,20 @@ pub enum Refusal {
     OwnInference,
     /// The verifier has no weight for the profile in the inference's epoch.
     NotServing,
-    /// The verifier's verdict is on chain. Only `Unavailable` can be replaced, by a measured one.
+    /// The verifier's verdict (or commitment) is on chain. Only `Unavailable` can be replaced, by a measured one.
     Duplicate,
     /// The figures do not belong to a transcript of this length.
     BadFigures,
     /// The profile is not registered.
     UnknownProfile,
+    /// A panel judges the inference; verdicts are taken again when it has.
+    Disputed,
+    /// The host does not sit on such a panel.
+    NotOnPanel,
+    /// The panel's time for this has not come, or is over.
+    WrongStage,
+    /// The host did not commit itself.
+    NotCommitted,
+    /// The host committed itself to something else.
+    OtherCommitment,
 }

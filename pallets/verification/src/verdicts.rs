@@ -3,7 +3,7 @@
 use crate::{
     suspicion::Judged,
     types::{Refusal, VerdictRecord},
-    Config, Disputes, Error, Event, Pallet, Tallies, Verdicts,
+    Config, Error, Event, Pallet, Verdicts,
 };
 use alloc::vec::Vec;
 use frame_system::pallet_prelude::OriginFor;
@@ -22,17 +22,17 @@ use starling_primitives::{
 pub(crate) struct Submitted {
     /// Verdicts taken.
     pub(crate) taken: u32,
-    /// Disputes opened or settled, and accusations.
+    /// Disputes opened, and accusations.
     pub(crate) disputes: u32,
 }
 
-/// The hosts that may vote on a profile's inferences in an epoch, sorted by account.
+/// The hosts that may judge a profile's inferences in an epoch, sorted by account.
 pub(crate) struct Jury {
     epoch: EpochIndex,
     profile: ProfileId,
     pub(crate) hosts: Vec<HostWeight>,
     pub(crate) total: Work,
-    calibration: Option<Calibration>,
+    pub(crate) calibration: Option<Calibration>,
 }
 
 impl Jury {
@@ -52,7 +52,7 @@ impl Jury {
         self.member(host).map_or(0, |member| member.weight)
     }
 
-    /// Weight of everybody who may vote on an inference of `executor`.
+    /// Weight of everybody who may judge an inference of `executor`.
     pub(crate) fn eligible(&self, executor: &AccountId) -> Work {
         self.total.saturating_sub(self.weight(executor))
     }
@@ -77,10 +77,9 @@ impl Juries {
 }
 
 /// What the items of a batch share.
-struct Frame<'a> {
-    verifier: &'a AccountId,
-    now: BlockNumber,
-    epoch: EpochIndex,
+pub(crate) struct Frame<'a> {
+    pub(crate) verifier: &'a AccountId,
+    pub(crate) now: BlockNumber,
 }
 
 /// A verdict that may be taken.
@@ -88,9 +87,6 @@ struct Admitted {
     record: InferenceRecord,
     verdict: VerdictRecord,
     replaced: Option<VerdictRecord>,
-    weight: Work,
-    eligible: Work,
-    calibration: Calibration,
 }
 
 impl<T: Config> Pallet<T> {
@@ -111,17 +107,18 @@ impl<T: Config> Pallet<T> {
 
     /// Takes what it can of the batch.
     pub(crate) fn do_submit(verifier: &AccountId, items: &[Verdict]) -> Submitted {
-        let frame = Frame { verifier, now: Self::now(), epoch: T::Clock::epoch().index };
+        let frame = Frame { verifier, now: Self::now() };
         let mut juries = Juries::default();
         let mut submitted = Submitted::default();
         for item in items {
             let id = item.inference;
             match Self::admit(&frame, &mut juries, item) {
-                Ok(admitted) => {
-                    let accused = Self::let_weigh(&frame, &mut juries, id, &admitted);
-                    let settled = Self::count(&frame, id, admitted) || accused;
+                Ok(Admitted { record, verdict, replaced }) => {
+                    let accused = Self::keep(&frame, &mut juries, id, &record, verdict, replaced);
+                    let fails = !verdict.passed && verdict.outcome != Outcome::Unavailable;
+                    let opened = fails && Self::open_dispute(id, &record, verifier);
                     submitted.taken = submitted.taken.saturating_add(1);
-                    submitted.disputes = submitted.disputes.saturating_add(settled.into());
+                    submitted.disputes = submitted.disputes.saturating_add((opened || accused).into());
                 }
                 Err(reason) => Self::deposit_event(Event::VerdictRefused { id, reason }),
             }
@@ -131,8 +128,7 @@ impl<T: Config> Pallet<T> {
 
     fn admit(frame: &Frame, juries: &mut Juries, item: &Verdict) -> Result<Admitted, Refusal> {
         let id = item.inference;
-        // Claims for an epoch end with the one after it, and verdicts with them.
-        if id.epoch != frame.epoch && id.epoch.checked_add(1) != Some(frame.epoch) {
+        if !Self::takes_verdicts(id.epoch) {
             return Err(Refusal::EpochClosed);
         }
         let record = T::Inferences::record(id).ok_or(Refusal::UnknownInference)?;
@@ -141,63 +137,66 @@ impl<T: Config> Pallet<T> {
             return Err(Refusal::OwnInference);
         }
         let jury = juries.of::<T>(id.epoch, record.profile).ok_or(Refusal::NotServing)?;
-        let weight = jury.member(frame.verifier).ok_or(Refusal::NotServing)?.weight;
+        jury.member(frame.verifier).ok_or(Refusal::NotServing)?;
         let calibration = jury.calibration.ok_or(Refusal::UnknownProfile)?;
         let replaced = Verdicts::<T>::get(id.epoch, (id.index, frame.verifier));
-        let replaces =
-            |known: VerdictRecord| known.outcome == Outcome::Unavailable && item.outcome != known.outcome;
-        if replaced.is_some_and(|known| !replaces(known)) {
+        if replaced.is_some_and(|known| !known.is_replaced_by(&item.outcome)) {
             return Err(Refusal::Duplicate);
+        }
+        // What is said openly while a panel judges could be copied by its members.
+        if Self::is_disputed(id) {
+            return Err(Refusal::Disputed);
         }
         let passed = judge_outcome(&item.outcome, result, &calibration)?;
         let verdict = VerdictRecord { outcome: item.outcome, passed, at: frame.now };
-        let eligible = jury.eligible(&record.executor);
-        Ok(Admitted { record, verdict, replaced, weight, eligible, calibration })
+        Ok(Admitted { record, verdict, replaced })
     }
 
-    /// The sequential test takes what lies within the limits; returns whether it accuses.
-    fn let_weigh(frame: &Frame, juries: &mut Juries, id: InferenceId, admitted: &Admitted) -> bool {
-        let Admitted { record, verdict, calibration, .. } = admitted;
-        let Outcome::Measured(figures) = &verdict.outcome else { return false };
+    /// Claims for an epoch end with the one after it, and verdicts with them.
+    pub(crate) fn takes_verdicts(epoch: EpochIndex) -> bool {
+        let current = T::Clock::epoch().index;
+        epoch == current || epoch.checked_add(1) == Some(current)
+    }
+
+    /// Stores a verifier's own verdict and lets it count for the sequential test. Returns whether that accuses.
+    pub(crate) fn keep(
+        frame: &Frame,
+        juries: &mut Juries,
+        id: InferenceId,
+        record: &InferenceRecord,
+        verdict: VerdictRecord,
+        replaced: Option<VerdictRecord>,
+    ) -> bool {
+        let (verifier, executor) = (frame.verifier, &record.executor);
         let Some(jury) = juries.of::<T>(id.epoch, record.profile) else { return false };
-        let (profile, executor, verifier) = (record.profile, &record.executor, frame.verifier);
-        Self::weigh(&Judged { id, profile, executor, verifier }, jury, calibration, figures)
-    }
-
-    /// Stores a verdict and lets it count. Returns whether a dispute was opened or settled.
-    fn count(frame: &Frame, id: InferenceId, admitted: Admitted) -> bool {
-        let Admitted { record, verdict, replaced, weight, eligible, .. } = admitted;
-        Verdicts::<T>::insert(id.epoch, (id.index, frame.verifier), verdict);
-        let votes = Tallies::<T>::mutate(id.epoch, id.index, |votes| {
-            if let Some(old) = replaced {
-                *votes = votes.without(&old.outcome, old.passed, weight);
+        let accused = match (&verdict.outcome, &jury.calibration) {
+            (Outcome::Measured(figures), Some(calibration)) => {
+                let judged = Judged { id, profile: record.profile, executor, verifier };
+                Self::weigh(&judged, jury, calibration, figures)
             }
-            *votes = votes.with(&verdict.outcome, verdict.passed, weight);
-            *votes
-        });
+            _ => false,
+        };
+        Verdicts::<T>::insert(id.epoch, (id.index, verifier), verdict);
         if record.first_verdict_at.is_none() {
             T::Inferences::note_verdict(id, frame.now);
         }
-        Self::deposit_event(Event::VerdictSubmitted {
-            id,
-            verifier: frame.verifier.clone(),
-            passed: verdict.passed,
-        });
-        let accuses = !verdict.passed && verdict.outcome != Outcome::Unavailable;
-        let opened = accuses && Self::open_dispute(id, &record, frame.verifier);
-        if opened || Disputes::<T>::contains_key(id.epoch, id.index) {
-            let settled = Self::decide(id, &record.executor, &votes, eligible);
-            opened || settled
-        } else {
-            Self::note_unavailable(id, &record.executor, votes, eligible);
-            false
+        let passed = verdict.passed;
+        Self::deposit_event(Event::VerdictSubmitted { id, verifier: verifier.clone(), passed });
+        let (weight, eligible) = (jury.weight(verifier), jury.eligible(executor));
+        if replaced.is_some() {
+            // Only `Unavailable` is replaced, and never by itself.
+            Self::note_available(id, weight);
         }
+        if verdict.outcome == Outcome::Unavailable {
+            Self::note_unavailable(id, executor, weight, eligible);
+        }
+        accused
     }
 }
 
 /// Whether a verdict lies within the limits. Figures must belong to a transcript of the recorded length: at most as
 /// many tokens, none of them beyond its clip.
-fn judge_outcome(
+pub(crate) fn judge_outcome(
     outcome: &Outcome,
     result: &InferenceResult,
     calibration: &Calibration,

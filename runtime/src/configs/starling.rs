@@ -21,6 +21,12 @@ const MAX_HOSTS: u32 = 1_024;
 /// Items that each pallet prunes in a block at most.
 const PRUNED_PER_BLOCK: u32 = 200;
 
+/// Hosts on the first panel of a dispute; everybody, where they are fewer. `starling-math`'s example `panels` prints how
+/// often liars would have the majority.
+const FIRST_PANEL: u32 = 201;
+/// Hosts on the second panel.
+const SECOND_PANEL: u32 = 301;
+
 parameter_types! {
     /// A sixteenth of a block is for those who pay, whatever hosts owe.
     pub const ReservedForFees: Perbill = Perbill::from_parts(62_500_000);
@@ -119,7 +125,9 @@ impl pallet_verification::Config for Runtime {
     type Weights = Sprint;
     type Inferences = Inference;
     type FraudDeposit = FraudDeposit;
-    type MaxClosedPerBlock = ConstU32<50>;
+    type FirstPanel = ConstU32<FIRST_PANEL>;
+    type SecondPanel = ConstU32<SECOND_PANEL>;
+    type MaxSeatsPerBlock = ConstU32<512>;
     type MaxPrunedPerBlock = ConstU32<PRUNED_PER_BLOCK>;
 }
 

@@ -17,7 +17,7 @@ use starling_primitives::{
     records::InferenceState,
     sprint::{SprintCommitment, SprintVerdict},
     traits::{Beacon as _, Round},
-    verdict::{Figures, Outcome, Verdict},
+    verdict::{Figures, Outcome, PanelCommit, PanelReveal, Verdict},
     vrf::{self, VrfInput},
     AccountId, Balance, H256, TOKEN,
 };
@@ -29,19 +29,52 @@ use starling_runtime::{
 /// Calls are made whether or not they are allowed.
 fn ignore(_: DispatchResult) {}
 
+/// Within the limits, close to them, beyond them, or nothing.
+fn outcome_of(choice: u8) -> Outcome {
+    let sum = |distance_sum| Outcome::Measured(Figures { tokens: TOKENS, distance_sum, margin_sum: 0 });
+    [sum(0), sum(1_000), sum(80_000), Outcome::Unavailable][usize::from(choice)]
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Deposit(bool, Balance),
     Withdraw(bool, Balance),
-    Ask { client: bool, gateway: usize, liar: bool, finish: bool },
+    Ask {
+        client: bool,
+        gateway: usize,
+        liar: bool,
+        finish: bool,
+    },
     Finish(usize),
     Expire(usize),
-    Verdict { by: usize, back: usize, outcome: u8 },
-    Prove { by: usize, back: usize, change: u8 },
+    Verdict {
+        by: usize,
+        back: usize,
+        outcome: u8,
+    },
+    /// Everybody but `absent` commits to a verdict on one of the last answers, whether or not there is a panel.
+    Commit {
+        absent: usize,
+        back: usize,
+        outcome: u8,
+    },
+    /// Everybody reveals what it committed to last, whether or not it is time.
+    Reveal,
+    Prove {
+        by: usize,
+        back: usize,
+        change: u8,
+    },
     Claim(usize),
-    Registry { host: usize, call: u8 },
+    Registry {
+        host: usize,
+        call: u8,
+    },
     Blocks(u32),
-    Epoch { absent: usize, fabricated: bool },
+    Epoch {
+        absent: usize,
+        fabricated: bool,
+    },
     Call(AnyCall),
 }
 
@@ -55,6 +88,9 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0usize..8).prop_map(Step::Finish),
         2 => (0usize..8).prop_map(Step::Expire),
         8 => (host.clone(), 0usize..8, 0u8..4).prop_map(|(by, back, outcome)| Step::Verdict { by, back, outcome }),
+        6 => (0usize..6, 0usize..8, 0u8..4)
+            .prop_map(|(absent, back, outcome)| Step::Commit { absent, back, outcome }),
+        6 => Just(Step::Reveal),
         5 => (0usize..5, 0usize..8, 0u8..4).prop_map(|(by, back, change)| Step::Prove { by, back, change }),
         3 => host.clone().prop_map(Step::Claim),
         2 => (host.clone(), 0u8..5).prop_map(|(host, call)| Step::Registry { host, call }),
@@ -67,6 +103,8 @@ fn step() -> impl Strategy<Value = Step> {
 struct World {
     clients: [Client; 2],
     answers: Vec<Answer>,
+    /// What was committed to, by whom.
+    sealed: Vec<(usize, PanelReveal)>,
     /// What the events explain of the issuance.
     issuance: Balance,
 }
@@ -74,7 +112,7 @@ struct World {
 impl World {
     fn new() -> Self {
         let clients = [Client::named("Eve"), Client::named("Ferdie")];
-        Self { clients, answers: Vec::new(), issuance: Balances::total_issuance() }
+        Self { clients, answers: Vec::new(), sealed: Vec::new(), issuance: Balances::total_issuance() }
     }
 
     fn answer(&self, back: usize) -> Option<&Answer> {
@@ -126,15 +164,14 @@ impl World {
             }
             Step::Verdict { by, back, outcome } => {
                 let Some(inference) = self.answer(back).and_then(Answer::id) else { return };
-                let sum =
-                    |distance_sum| Outcome::Measured(Figures { tokens: TOKENS, distance_sum, margin_sum: 0 });
-                let outcomes = [sum(0), sum(1_000), sum(80_000), Outcome::Unavailable];
-                let outcome = outcomes[usize::from(outcome)];
+                let outcome = outcome_of(outcome);
                 let items = vec![Verdict { inference, outcome }].try_into().expect("one fits");
                 let call = pallet_verification::Call::<Runtime>::submit_verdicts { items };
                 let host = Host::all().into_iter().nth(by).expect("there are four");
                 self.block(|| ignore(host.call(call)));
             }
+            Step::Commit { absent, back, outcome } => self.commit(absent, back, outcome),
+            Step::Reveal => self.reveal(),
             Step::Prove { by, back, change } => self.prove(by, back, change),
             Step::Claim(host) => self.claim(host),
             Step::Registry { host, call } => self.registry(host, call),
@@ -142,6 +179,34 @@ impl World {
             Step::Epoch { absent, fabricated } => self.epoch(absent, fabricated),
             Step::Call(call) => self.block(|| ignore(call.make())),
         }
+    }
+
+    fn commit(&mut self, absent: usize, back: usize, outcome: u8) {
+        let Some(inference) = self.answer(back).and_then(Answer::id) else { return };
+        let dispute = pallet_verification::Disputes::<Runtime>::get(inference.epoch, inference.index);
+        let round = dispute.and_then(|dispute| dispute.panels.checked_sub(1)).unwrap_or(0);
+        let reveal =
+            PanelReveal { inference, round, outcome: outcome_of(outcome), salt: H256::repeat_byte(outcome) };
+        let present: Vec<_> = Host::all().into_iter().enumerate().filter(|(id, _)| *id != absent).collect();
+        self.sealed = present.iter().map(|(id, _)| (*id, reveal)).collect();
+        self.block(|| {
+            for (_, host) in &present {
+                let commitment = reveal.commitment(&host.account);
+                let items = vec![PanelCommit { inference, round, commitment }].try_into().expect("one fits");
+                ignore(host.call(pallet_verification::Call::<Runtime>::commit_verdicts { items }));
+            }
+        });
+    }
+
+    fn reveal(&mut self) {
+        let sealed = self.sealed.clone();
+        let hosts = Host::all();
+        self.block(|| {
+            for (by, reveal) in sealed {
+                let items = vec![reveal].try_into().expect("one fits");
+                ignore(hosts[by].call(pallet_verification::Call::<Runtime>::reveal_verdicts { items }));
+            }
+        });
     }
 
     fn prove(&mut self, by: usize, back: usize, change: u8) {

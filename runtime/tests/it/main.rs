@@ -10,3 +10,4 @@ mod fuzz;
 mod genesis;
 mod golden;
 mod governance;
+mod panels;

@@ -1,4 +1,4 @@
-use crate::{mock::*, Coverage, CoverageMark, CoverageMarks, Event, Missed, PrunedBefore, Tallies, Verdicts};
+use crate::{mock::*, Coverage, CoverageMark, CoverageMarks, Event, Missed, Panels, PrunedBefore, Verdicts};
 use starling_primitives::schedule::Schedule;
 
 const WINDOW: u32 = Schedule::TEST.coverage_blocks;
@@ -85,7 +85,7 @@ fn an_epoch_is_pruned_after_its_claims_in_bounded_steps() {
         submit(2, ids[0], bad());
         Missed::<Test>::insert(1, host(1), 1);
         run_to_epoch(3, 59);
-        assert_eq!(Verdicts::<Test>::iter().count(), 13);
+        assert_eq!((Verdicts::<Test>::iter().count(), Panels::<Test>::iter().count()), (13, 2));
         Records::set(Default::default());
     });
     // The bound holds for what lies in the database, not for what a block has just written.
@@ -99,7 +99,7 @@ fn an_epoch_is_pruned_after_its_claims_in_bounded_steps() {
         ext.commit_all().unwrap();
     }
     ext.execute_with(|| {
-        assert_eq!(Tallies::<Test>::iter().count(), 0);
+        assert_eq!(Panels::<Test>::iter().count(), 0);
         assert_eq!(CoverageMarks::<Test>::iter_prefix(1).count(), 0);
         assert_eq!(Missed::<Test>::iter().count(), 0);
         assert!(!Coverage::<Test>::contains_key(1));

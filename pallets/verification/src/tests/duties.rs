@@ -143,15 +143,49 @@ fn what_was_verified_in_time_or_is_trusted_is_not_assigned() {
 }
 
 #[test]
-fn a_disputed_inference_is_everybodys_duty() {
+fn while_a_panel_judges_only_its_members_owe_a_verdict() {
+    build_and_execute(|| {
+        // Drawn for host 4; host 2 accuses; host 3 is not drawn.
+        let id = std::iter::repeat_with(|| finished(1))
+            .find(|id| drawn(4, 1, *id, 0) && !drawn(3, 1, *id, 0))
+            .unwrap();
+        let owes = || [2, 3, 4].map(|verifier| !undone(1, verifier, &[id.index]).is_empty());
+        assert_eq!(owes(), [false, false, true]);
+        submit(2, id, bad());
+        assert_eq!(owes(), [false, false, false], "nobody can say anything before the draw");
+        run_to_boundary(1);
+        assert_eq!(members(id, 0), [3, 4]);
+        let votes = [3, 4].map(|verifier| sealed(verifier, id, 0, good()));
+        assert_eq!(owes(), [false, false, false], "a claim need not wait for others' commitments");
+        commit(3, &votes[0]);
+        run_to_boundary(2);
+        assert_eq!(owes(), [false, true, false], "who committed itself can reveal now");
+        reveal(3, &votes[0]);
+        assert_eq!(owes(), [false, false, false]);
+        run_to_boundary(2);
+        assert_eq!(owes(), [false, false, true], "host 4 was silent");
+        // The second panel is drawn, and everybody keeps silent.
+        run_to_boundary(1);
+        assert_eq!(members(id, 1), [3, 4]);
+        run_to_boundary(4);
+        assert_eq!(state(id), starling_primitives::records::InferenceState::Valid);
+        // Host 3 has given its verdict on the first panel; host 4 makes good for both.
+        assert_eq!(owes(), [false, false, true]);
+        submit(4, id, good());
+        assert_eq!(owes(), [false, false, false]);
+    });
+}
+
+#[test]
+fn a_silent_member_owes_what_it_was_not_drawn_for() {
     build_and_execute(|| {
         let id = drawn_for(3, false);
-        assert!(undone(1, 3, &[id.index]).is_empty());
         submit(2, id, bad());
+        hear(id, &[(4, good())]);
+        assert_eq!(state(id), starling_primitives::records::InferenceState::Valid, "40 of 70");
+        assert!(undone(1, 3, &[id.index]).is_empty());
+        run_to_boundary(2);
         assert_eq!(undone(1, 3, &[id.index]), [id.index]);
-        assert_eq!(undone(1, 4, &[id.index]), [id.index]);
-        assert!(undone(1, 2, &[id.index]).is_empty());
-        assert!(undone(1, 5, &[id.index]).is_empty());
         submit(3, id, good());
         assert!(undone(1, 3, &[id.index]).is_empty());
     });

@@ -1,7 +1,8 @@
 //! What a fraud proof shows, what it costs when it shows nothing, and what it never touches.
 
 use crate::{
-    mock::*, Accuser, Convictions, DisputeStatus, Disputes, Error, Event, OpenDisputes, Reputations,
+    mock::*, Accuser, Convictions, DisputeStatus, Disputes, Error, Event, Missed, OpenDisputes, Panels,
+    Refusal, Reputations,
 };
 use frame_support::{assert_noop, assert_ok, dispatch::CheckIfFeeless};
 use proptest::prelude::*;
@@ -389,10 +390,9 @@ fn what_the_chain_sees_at_a_glance_costs_the_fee_only() {
 fn a_proof_overturns_every_vote() {
     build_and_execute(|| {
         let (open, outvoted) = (lie(1, 0), lie(1, 0));
-        submit(2, open.id, Outcome::ReplayFailed);
-        submit(3, outvoted.id, within());
         submit(2, outvoted.id, Outcome::ReplayFailed);
-        submit(4, outvoted.id, within());
+        hear(outvoted.id, &[(3, within()), (4, within())]);
+        submit(2, open.id, Outcome::ReplayFailed);
         assert_eq!((state(open.id), state(outvoted.id)), (InferenceState::Disputed, InferenceState::Valid));
         for answer in [&open, &outvoted] {
             assert_ok!(prove(answer.proof(answer.window(0))));
@@ -401,10 +401,35 @@ fn a_proof_overturns_every_vote() {
             assert_eq!(dispute.status, DisputeStatus::Invalid);
         }
         assert_eq!(OpenDisputes::<Test>::iter().count(), 0);
-        // Votes that come later are stored and decide nothing.
+        // Verdicts that come later are stored and decide nothing; and there will be no panel.
         submit(3, open.id, within());
         submit(4, open.id, within());
+        run_to_boundary(5);
+        assert!(!Panels::<Test>::contains_key(1, (open.id.index, 0)));
         assert_eq!(Settled::get(), [(outvoted.id, true), (open.id, false), (outvoted.id, false)]);
+    });
+}
+
+#[test]
+fn a_proof_dissolves_the_panel_and_nobody_owes_it_anything() {
+    build_and_execute(|| {
+        let lie = lie(1, 0);
+        submit(2, lie.id, Outcome::ReplayFailed);
+        run_to_boundary(1);
+        assert_eq!(members(lie.id, 0), [3, 4]);
+        let vote = sealed(3, lie.id, 0, Outcome::ReplayFailed);
+        commit(3, &vote);
+        assert_ok!(prove(lie.proof(lie.window(0))));
+        Verification::do_try_state().unwrap();
+        System::reset_events();
+        commit(4, &sealed(4, lie.id, 0, within()));
+        assert_eq!(last_refusal(), Some(Refusal::NotOnPanel));
+        run_to_boundary(2);
+        reveal(3, &vote);
+        assert_eq!(last_refusal(), Some(Refusal::NotOnPanel));
+        run_to_boundary(4);
+        assert_eq!(Missed::<Test>::iter().count(), 0);
+        assert_eq!((Settled::get(), Convicted::get()), (vec![(lie.id, false)], vec![host(1)]));
     });
 }
 
@@ -413,6 +438,7 @@ fn who_fell_by_a_vote_does_not_fall_again() {
     build_and_execute(|| {
         let lie = lie(3, 0);
         submit(4, lie.id, Outcome::ReplayFailed);
+        hear(lie.id, &[(1, Outcome::ReplayFailed), (2, Outcome::ReplayFailed)]);
         assert_eq!((state(lie.id), Convicted::get()), (InferenceState::Invalid, vec![host(3)]));
         assert_noop!(prove(lie.proof(lie.window(0))), Error::<Test>::AlreadyFallen);
         assert_eq!(Convictions::<Test>::get(1, host(3)).unwrap().answers, 1);

@@ -2,6 +2,7 @@ mod coverage;
 mod disputes;
 mod duties;
 mod fraud;
+mod panels;
 mod random;
 mod reputation;
 mod suspicion;

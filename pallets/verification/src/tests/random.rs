@@ -1,17 +1,26 @@
-//! Random verdicts and fraud proofs keep the state sound, and a dispute ends as a plain count of its verdicts, or a proof,
-//! says.
+//! Random verdicts, panels and fraud proofs keep the state sound, and a dispute ends as a plain count of its panels' votes, or
+//! a proof, says.
 
 use super::fraud::{honest, lie, Answer};
-use crate::{mock::*, Convictions, DisputeStatus, Disputes, OpenDisputes, Verdicts};
+use crate::{mock::*, Agenda, Convictions, DisputeStatus, Disputes, OpenDisputes, Panels, Seats};
 use proptest::prelude::*;
 use starling_math::evidence::Standing;
-use starling_primitives::{records::InferenceState, traits::Inferences, verdict::Outcome, InferenceId, Work};
+use starling_primitives::{
+    records::InferenceState,
+    traits::Inferences,
+    verdict::{Outcome, PanelReveal, PanelRound},
+    InferenceId, Work,
+};
 
 #[derive(Clone, Debug)]
 enum Step {
     Started(u8, bool),
     Finish(u32),
     Verdict(u8, u32, u8),
+    /// Of a host for the panel that was drawn last but `n`, whether or not it sits on it.
+    Commit(u8, u32, u8),
+    /// Of a commitment that was made last but `n`.
+    Reveal(u32),
     /// A verifier's verdicts on as many answers of a host, each close below the limits.
     Close(u8, u8, u32),
     Answer(u8, bool),
@@ -25,10 +34,13 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (1u8..=4, any::<bool>()).prop_map(|(executor, previous)| Step::Started(executor, previous)),
         3 => (0u32..16).prop_map(Step::Finish),
         10 => (1u8..=5, 0u32..16, 0u8..5).prop_map(|(verifier, n, outcome)| Step::Verdict(verifier, n, outcome)),
+        12 => (1u8..=4, 0u32..4, 0u8..5).prop_map(|(verifier, n, outcome)| Step::Commit(verifier, n, outcome)),
+        12 => (0u32..6).prop_map(Step::Reveal),
         2 => (1u8..=4, 1u8..=4, 1u32..12).prop_map(|(verifier, executor, n)| Step::Close(verifier, executor, n)),
         2 => (1u8..=4, any::<bool>()).prop_map(|(executor, honest)| Step::Answer(executor, honest)),
         2 => (0u8..=4, 0u32..6).prop_map(|(by, n)| Step::Prove(by, n)),
-        2 => (1u32..30).prop_map(Step::Run),
+        4 => (1u32..6).prop_map(Step::Run),
+        2 => (6u32..30).prop_map(Step::Run),
     ]
 }
 
@@ -37,12 +49,51 @@ fn pick(n: u32) -> Option<InferenceId> {
     Records::get().keys().rev().nth(n as usize).copied()
 }
 
-fn take(step: Step, answers: &mut Vec<Answer>) {
+/// What was made outside of the chain so far.
+#[derive(Default)]
+struct Made {
+    answers: Vec<Answer>,
+    /// What members of panels have committed themselves to.
+    sealed: Vec<(u8, PanelReveal)>,
+}
+
+fn outcome(of: u8) -> Outcome {
+    match of {
+        0 | 1 => good(),
+        2 => bad(),
+        3 => Outcome::ReplayFailed,
+        _ => Outcome::Unavailable,
+    }
+}
+
+fn has_fallen(id: u8) -> bool {
+    Convicted::get().contains(&host(id))
+}
+
+fn take(step: Step, made: &mut Made) {
+    let answers = &mut made.answers;
     match step {
+        Step::Commit(verifier, n, of) => {
+            let mut panels: Vec<_> =
+                Panels::<Test>::iter().map(|(epoch, place, panel)| (panel.drawn_at, epoch, place)).collect();
+            panels.sort_unstable();
+            let Some((_, epoch, (index, round))) = panels.into_iter().rev().nth(n as usize) else { return };
+            if !has_fallen(verifier) {
+                let vote = sealed(verifier, InferenceId { epoch, index }, round, outcome(of));
+                commit(verifier, &vote);
+                made.sealed.push((verifier, vote));
+            }
+        }
+        Step::Reveal(n) => {
+            let Some((verifier, vote)) = made.sealed.iter().rev().nth(n as usize) else { return };
+            if !has_fallen(*verifier) {
+                reveal(*verifier, vote);
+            }
+        }
         Step::Close(verifier, executor, n) => {
             for _ in 0..n {
                 let id = finished(executor);
-                if verifier != executor && !Convicted::get().contains(&host(verifier)) {
+                if verifier != executor && !has_fallen(verifier) {
                     submit(verifier, id, good());
                 }
             }
@@ -73,47 +124,56 @@ fn take(step: Step, answers: &mut Vec<Answer>) {
                 finish(id);
             }
         }
-        Step::Verdict(verifier, n, outcome) => {
-            let outcome = match outcome {
-                0 | 1 => good(),
-                2 => bad(),
-                3 => Outcome::ReplayFailed,
-                _ => Outcome::Unavailable,
-            };
-            if let (Some(id), false) = (pick(n), Convicted::get().contains(&host(verifier))) {
-                submit(verifier, id, outcome);
+        Step::Verdict(verifier, n, of) => {
+            if let (Some(id), false) = (pick(n), has_fallen(verifier)) {
+                submit(verifier, id, outcome(of));
             }
         }
         Step::Run(blocks) => run_to(now() + blocks),
     }
 }
 
-/// Weight of those whose stored verdict satisfies a condition.
-fn weight(id: InferenceId, of: impl Fn(&crate::VerdictRecord) -> bool) -> Work {
-    let verdict = |verifier: &u8| Verdicts::<Test>::get(id.epoch, (id.index, host(*verifier)));
-    (1..=4)
-        .filter(|verifier| verdict(verifier).is_some_and(|verdict| of(&verdict)))
-        .map(|id| 10 * Work::from(id))
-        .sum()
+/// Weights of a panel: all of it, and those of its members whose vote satisfies a condition.
+fn weights(
+    id: InferenceId,
+    round: PanelRound,
+    of: impl Fn(&crate::VerdictRecord) -> bool,
+) -> Option<(Work, Work)> {
+    if !Panels::<Test>::contains_key(id.epoch, (id.index, round)) {
+        return None;
+    }
+    let vote = |member: &u8| Seats::<Test>::get(id.epoch, (id.index, round, host(*member)))?.verdict;
+    let weight = |members: &mut dyn Iterator<Item = u8>| members.map(|id| 10 * Work::from(id)).sum();
+    let members = members(id, round);
+    let votes = &mut members.iter().copied().filter(|member| vote(member).is_some_and(|vote| of(&vote)));
+    Some((weight(&mut members.iter().copied()), weight(votes)))
+}
+
+fn failed(vote: &crate::VerdictRecord) -> bool {
+    !vote.passed && vote.outcome != Outcome::Unavailable
+}
+
+fn has_majority(id: InferenceId, of: impl Fn(&crate::VerdictRecord) -> bool + Copy) -> bool {
+    (0..2).any(|round| weights(id, round, of).is_some_and(|(all, votes)| 2 * votes > all))
 }
 
 fn check_dispute(id: InferenceId, status: DisputeStatus) {
     let record = Mock::record(id).unwrap();
-    let executor = Work::from(<[u8; 32]>::from(record.executor.clone())[0]);
-    let eligible = 100 - 10 * executor;
-    let against = weight(id, |verdict| !verdict.passed);
-    let favour = weight(id, |verdict| verdict.passed);
+    let against = has_majority(id, |vote| !vote.passed);
+    let favour = has_majority(id, |vote| vote.passed);
     match status {
-        DisputeStatus::Open => assert!(2 * against <= eligible && 2 * favour <= eligible),
+        DisputeStatus::Waiting => assert!(!against && !favour),
+        // A majority that could not get the transcript waits for the rest, who may have seen that it is bad.
+        DisputeStatus::Judging => assert!(!favour && !has_majority(id, |vote| failed(vote))),
         DisputeStatus::Invalid => {
-            let failed = weight(id, |verdict| !verdict.passed && verdict.outcome != Outcome::Unavailable);
+            let failed = has_majority(id, |vote| failed(vote));
             let convicted = Convictions::<Test>::contains_key(id.epoch, &record.executor);
-            assert!(convicted || 2 * failed <= eligible || against > failed);
+            assert!(convicted || against && !failed, "a majority or a proof");
         }
-        DisputeStatus::Valid => {}
+        DisputeStatus::Valid => assert!(!against),
     }
     let expected = match status {
-        DisputeStatus::Open => InferenceState::Disputed,
+        DisputeStatus::Waiting | DisputeStatus::Judging => InferenceState::Disputed,
         DisputeStatus::Valid => InferenceState::Valid,
         DisputeStatus::Invalid => InferenceState::Invalid,
     };
@@ -136,9 +196,9 @@ proptest! {
     #[test]
     fn verdicts_add_up(steps in prop::collection::vec(step(), 1..80)) {
         build_and_execute(|| {
-            let mut answers = Vec::new();
+            let mut made = Made::default();
             for step in steps {
-                take(step, &mut answers);
+                take(step, &mut made);
                 Verification::do_try_state().unwrap();
                 check_stakes();
                 for (epoch, index, dispute) in Disputes::<Test>::iter() {
@@ -148,6 +208,7 @@ proptest! {
             // Whatever is still open ends when its time is over, each once.
             run_to_epoch(Current::get().index + 2, 40);
             assert_eq!(OpenDisputes::<Test>::iter().count(), 0);
+            assert_eq!(Agenda::<Test>::iter().count(), 0);
             // A proof may overturn a vote, and nothing overturns a proof.
             let mut settled = Settled::get();
             let all = settled.len();

@@ -1,4 +1,4 @@
-use crate::{mock::*, Error, Event, Refusal, Tallies, VerdictRecord, Verdicts, Votes};
+use crate::{mock::*, Absence, Absences, Error, Event, Refusal, VerdictRecord, Verdicts};
 use frame_support::{assert_noop, dispatch::CheckIfFeeless};
 use starling_primitives::{
     traits::Inferences,
@@ -25,7 +25,7 @@ fn a_verdict_is_judged_stored_and_noted() {
         run_to(6);
         submit(4, id, good());
         assert_eq!(Mock::record(id).unwrap().first_verdict_at, Some(4));
-        assert_eq!(Tallies::<Test>::get(1, 0), Votes { passed: 60, ..Votes::default() });
+        assert!(!Absences::<Test>::contains_key(1, 0));
     });
 }
 
@@ -113,10 +113,10 @@ fn unavailable_can_be_replaced_by_what_was_measured() {
     build_and_execute(|| {
         let id = finished(1);
         assert_eq!(refusal(2, id, Outcome::Unavailable), None);
-        assert_eq!(Tallies::<Test>::get(1, 0).unavailable, 20);
+        assert_eq!(Absences::<Test>::get(1, 0), Absence { weight: 20, missed: false });
         assert_eq!(refusal(2, id, Outcome::Unavailable), Some(Refusal::Duplicate));
         assert_eq!(refusal(2, id, good()), None);
-        assert_eq!(Tallies::<Test>::get(1, 0), Votes { passed: 20, ..Votes::default() });
+        assert_eq!(Absences::<Test>::get(1, 0), Absence::default());
         assert_eq!(refusal(2, id, Outcome::Unavailable), Some(Refusal::Duplicate));
     });
 }
