@@ -6,11 +6,13 @@
 //! - [`source`]: from a model to committed tokens: quantisation, penalties, the integer sampler.
 //! - [`scheduler`], [`kv`]: what a step computes, and for whom there is room. No tensors.
 //! - [`engine`]: one thread that owns the source and runs requests, verification and sprint work in steps.
+//! - [`calibrate`], [`detect`]: what honest hosts differ by, and how soon others are found out.
 //! - [`server`]: two HTTP ports on top of it.
 //!
 //! The node knows nothing of chains, hosts or epochs: it is given models, prompts, seeds and transcripts.
 
 pub mod bench;
+pub mod calibrate;
 pub mod candidates;
 pub mod config;
 pub mod digest;

@@ -2,8 +2,10 @@
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
+use indicatif::{ProgressBar, ProgressStyle};
 use starling_mlnode::{
     bench::{bench, BenchPlan, PeerCommand},
+    calibrate::{calibrate, CalibrationPlan, Sizes},
     config::{Config, Log},
     digest::folder_digest,
     loader::{FolderLoader, LibtorchLoader, LoadSpec},
@@ -67,6 +69,29 @@ enum Command {
         #[arg(long)]
         libtorch: bool,
     },
+    /// Find out what honest hosts differ by: a profile's calibration, as JSON.
+    Calibrate {
+        /// A Hugging Face model folder.
+        folder: PathBuf,
+        /// Answers that the limits are made from; half as many fresh ones check them.
+        #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(16..=10_000_000))]
+        sequences: u32,
+        /// Questions follow from this number.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Threads where several are used.
+        #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=1024))]
+        threads: u32,
+        /// Tokens of a prompt at most.
+        #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
+        prompt: u32,
+        /// Tokens of an answer at most.
+        #[arg(long, default_value_t = 192, value_parser = clap::value_parser!(u32).range(1..))]
+        tokens: u32,
+        /// Leave out libtorch, which stands for other devices.
+        #[arg(long)]
+        without_libtorch: bool,
+    },
 }
 
 fn main() -> anyhow::Result<()> {
@@ -123,8 +148,22 @@ fn run_command(command: Command) -> anyhow::Result<()> {
                 println!("{}", serde_json::to_string(&line)?);
             }
         }
+        Command::Calibrate { folder, sequences, seed, threads, prompt, tokens, without_libtorch } => {
+            let sizes = Sizes { prompt_max: prompt, answer_max: tokens };
+            let libtorch = !without_libtorch;
+            let plan = CalibrationPlan { folder, sequences, seed, threads, sizes, libtorch };
+            let report = calibrate(&plan, &progress_bar())?;
+            println!("{}", serde_json::to_string_pretty(&report)?);
+            anyhow::ensure!(report.holds, "the limits do not hold on fresh answers");
+        }
     }
     Ok(())
+}
+
+/// A bar on standard error; it hides itself where that is no terminal.
+fn progress_bar() -> ProgressBar {
+    let style = ProgressStyle::with_template("{msg:8} {wide_bar} {pos}/{len} {elapsed} left {eta}");
+    ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
 fn start_log(log: &Log) -> anyhow::Result<()> {
