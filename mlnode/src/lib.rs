@@ -15,6 +15,7 @@ pub mod bench;
 pub mod calibrate;
 pub mod candidates;
 pub mod config;
+pub mod detect;
 pub mod digest;
 pub mod distribution;
 pub mod engine;

@@ -7,12 +7,13 @@ use starling_mlnode::{
     bench::{bench, BenchPlan, PeerCommand},
     calibrate::{calibrate, CalibrationPlan, Sizes},
     config::{Config, Log},
+    detect::{detect, DetectionPlan, Row},
     digest::folder_digest,
     loader::{FolderLoader, LibtorchLoader, LoadSpec},
     node::Node,
 };
-use starling_primitives::profile::MAX_K;
-use std::path::PathBuf;
+use starling_primitives::profile::{Calibration, MAX_K};
+use std::path::{Path, PathBuf};
 use tokio::signal::unix::{signal, SignalKind};
 use tracing_subscriber::EnvFilter;
 
@@ -79,8 +80,8 @@ enum Command {
         /// Questions follow from this number.
         #[arg(long, default_value_t = 1)]
         seed: u64,
-        /// Threads where several are used.
-        #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=1024))]
+        /// Threads; some answers are repeated on one more.
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
         threads: u32,
         /// Tokens of a prompt at most.
         #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
@@ -91,6 +92,26 @@ enum Command {
         /// Leave out libtorch, which stands for other devices.
         #[arg(long)]
         without_libtorch: bool,
+    },
+    /// Find out how soon hosts that cheat are found out; one JSON object per line.
+    Detect {
+        /// A Hugging Face model folder.
+        folder: PathBuf,
+        /// What `calibrate` printed.
+        #[arg(long, value_name = "FILE")]
+        calibration: PathBuf,
+        /// Answers of each cheat.
+        #[arg(long, default_value_t = 400, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+        answers: u32,
+        /// Tokens of an answer at most.
+        #[arg(long, default_value_t = 96, value_parser = clap::value_parser!(u32).range(1..))]
+        tokens: u32,
+        /// Questions follow from this number.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Threads.
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
+        threads: u32,
     },
 }
 
@@ -156,8 +177,26 @@ fn run_command(command: Command) -> anyhow::Result<()> {
             println!("{}", serde_json::to_string_pretty(&report)?);
             anyhow::ensure!(report.holds, "the limits do not hold on fresh answers");
         }
+        Command::Detect { folder, calibration, answers, tokens, seed, threads } => {
+            let calibration = read_calibration(&calibration)
+                .with_context(|| format!("no calibration in {}", calibration.display()))?;
+            let plan = DetectionPlan { folder, calibration, answers, tokens, seed, threads };
+            let bar = progress_bar();
+            let print = |row: &Row| {
+                // Nothing in a row can fail to be written.
+                let line = serde_json::to_string(row).unwrap_or_default();
+                bar.suspend(|| println!("{line}"));
+            };
+            detect(&plan, &bar, print)?;
+        }
     }
     Ok(())
+}
+
+/// The limits in the output of `calibrate`.
+fn read_calibration(path: &Path) -> anyhow::Result<Calibration> {
+    let mut report: serde_json::Value = serde_json::from_slice(&std::fs::read(path)?)?;
+    Ok(serde_json::from_value(report["calibration"].take())?)
 }
 
 /// A bar on standard error; it hides itself where that is no terminal.

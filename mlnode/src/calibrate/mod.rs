@@ -48,7 +48,7 @@ pub struct CalibrationPlan {
     pub sequences: u32,
     /// Questions follow from it.
     pub seed: u64,
-    /// Threads where several are used.
+    /// Threads; some answers are repeated on one more.
     pub threads: u32,
     /// Lengths of prompts and answers.
     pub sizes: Sizes,
@@ -281,18 +281,17 @@ fn highest_product(samples: &[Sample], calibration: &Calibration) -> f64 {
 /// Who answers whom. Half of the questions go through the kernels alone, where only rounding is to be seen; half through
 /// both engines, a quarter each way.
 fn pairs(threads: u32, libtorch: bool) -> Vec<Pair> {
-    let way = |engine, batch, threads| Way { engine, batch, threads };
-    let kernels = |batch, threads| way(Engine::Kernels, batch, threads);
+    let kernels = |batch, threads| Way { engine: Engine::Kernels, batch, threads };
     let checks = kernels(CHECK_BATCH, threads);
-    let alone = kernels(1, 1);
+    let (alone, threaded) = (kernels(1, threads), kernels(8, threads + 1));
     let own = [
-        Pair { answers: kernels(8, 1), checks, repeats: Some(alone), eighths: 2 },
-        Pair { answers: kernels(32, threads), checks: kernels(1, 1), repeats: Some(kernels(8, 1)), eighths: 2 },
+        Pair { answers: kernels(8, threads), checks, repeats: Some(alone), eighths: 2 },
+        Pair { answers: kernels(32, threads), checks: alone, repeats: Some(threaded), eighths: 2 },
     ];
     if !libtorch {
         return own.map(|pair| Pair { eighths: 4, ..pair }).into();
     }
-    let torch = |batch| way(Engine::Libtorch, batch, threads);
+    let torch = |batch| Way { engine: Engine::Libtorch, batch, threads };
     let both = [
         Pair { answers: kernels(32, threads), checks: torch(CHECK_BATCH), repeats: None, eighths: 2 },
         Pair { answers: torch(32), checks, repeats: None, eighths: 2 },
@@ -306,7 +305,8 @@ impl Way {
             Engine::Kernels => "kernels",
             Engine::Libtorch => "libtorch",
         };
-        format!("{engine}, batch {}, {} threads", self.batch, self.threads)
+        let threads = if self.threads == 1 { "thread" } else { "threads" };
+        format!("{engine}, batch {}, {} {threads}", self.batch, self.threads)
     }
 }
 
