@@ -9,6 +9,7 @@ use starling_mlnode::{
     config::{Config, Log},
     detect::{detect, DetectionPlan, Row},
     digest::folder_digest,
+    load_test::{load_test, LoadPlan},
     loader::{FolderLoader, LibtorchLoader, LoadSpec},
     node::Node,
 };
@@ -93,6 +94,30 @@ enum Command {
         #[arg(long)]
         without_libtorch: bool,
     },
+    /// Put a node of its own under load: streams of all lengths, clients that hang up, read slowly or are refused. One JSON
+    /// object per line.
+    BenchLoad {
+        /// A Hugging Face model folder.
+        folder: PathBuf,
+        /// Requests: by default one for each second of an hour.
+        #[arg(long, default_value_t = 3_600, value_parser = clap::value_parser!(u32).range(1..))]
+        requests: u32,
+        /// Requests at once; an eighth more clients come, and are refused in turn.
+        #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=128))]
+        streams: u32,
+        /// Threads of the node's engine.
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
+        threads: u32,
+        /// Tokens of a prompt at most.
+        #[arg(long, default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..))]
+        prompt: u32,
+        /// Tokens of an answer at most.
+        #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
+        tokens: u32,
+        /// Questions follow from this number.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
     /// Find out how soon hosts that cheat are found out; one JSON object per line.
     Detect {
         /// A Hugging Face model folder.
@@ -112,6 +137,9 @@ enum Command {
         /// Threads.
         #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
         threads: u32,
+        /// Ask with prompts without a pattern, as sprints do, instead of clients' questions.
+        #[arg(long)]
+        patternless: bool,
     },
 }
 
@@ -177,10 +205,10 @@ fn run_command(command: Command) -> anyhow::Result<()> {
             println!("{}", serde_json::to_string_pretty(&report)?);
             anyhow::ensure!(report.holds, "the limits do not hold on fresh answers");
         }
-        Command::Detect { folder, calibration, answers, tokens, seed, threads } => {
+        Command::Detect { folder, calibration, answers, tokens, seed, threads, patternless } => {
             let calibration = read_calibration(&calibration)
                 .with_context(|| format!("no calibration in {}", calibration.display()))?;
-            let plan = DetectionPlan { folder, calibration, answers, tokens, seed, threads };
+            let plan = DetectionPlan { folder, calibration, answers, tokens, seed, threads, patternless };
             let bar = progress_bar();
             let print = |row: &Row| {
                 // Nothing in a row can fail to be written.
@@ -188,6 +216,17 @@ fn run_command(command: Command) -> anyhow::Result<()> {
                 bar.suspend(|| println!("{line}"));
             };
             detect(&plan, &bar, print)?;
+        }
+        Command::BenchLoad { folder, requests, streams, threads, prompt, tokens, seed } => {
+            let sizes = Sizes { prompt_max: prompt, answer_max: tokens };
+            let program = std::env::current_exe().context("cannot find this program")?;
+            let plan = LoadPlan { program, folder, requests, streams, threads, sizes, seed };
+            let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
+            let report = runtime.block_on(load_test(&plan, &progress_bar()))?;
+            for line in report.lines() {
+                println!("{}", serde_json::to_string(&line)?);
+            }
+            anyhow::ensure!(report.errors.is_empty(), "errors: {:#?}", report.errors);
         }
     }
     Ok(())

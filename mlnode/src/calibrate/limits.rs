@@ -140,7 +140,9 @@ impl Tails {
 
     /// Whether no share is larger than promised. Of few answers, none may lie beyond.
     pub fn hold(&self) -> bool {
-        let within = |(count, (_, one_in)): (&usize, (u64, u32))| count.saturating_mul(one_in as usize) <= self.answers;
+        let within = |(count, (_, one_in)): (&usize, (u64, u32))| {
+            count.saturating_mul(one_in as usize) <= self.answers
+        };
         self.beyond.iter().zip(PROMISED).all(within) && self.mean_e_value <= 1.0
     }
 
@@ -209,9 +211,8 @@ pub fn quantiles(samples: &[Sample]) -> Vec<LengthRow> {
         .map(|(length, tokens_from)| {
             let of_length = || samples.iter().filter(move |sample| sample.length() == length);
             let sorted = |sum: Sum| {
-                let mean = |sample: &Sample| {
-                    sum(&sample.figures) as f64 / f64::from(sample.figures.tokens.max(1))
-                };
+                let mean =
+                    |sample: &Sample| sum(&sample.figures) as f64 / f64::from(sample.figures.tokens.max(1));
                 let mut means: Vec<f64> = of_length().map(mean).collect();
                 means.sort_unstable_by(|a, b| b.total_cmp(a));
                 means
@@ -259,8 +260,7 @@ mod tests {
 
     #[test]
     fn the_worst_stratum_decides() {
-        let mut samples: Vec<Sample> =
-            (0..10_000).map(|_| sample(Kind::Chat, 100, 100, 0)).collect();
+        let mut samples: Vec<Sample> = (0..10_000).map(|_| sample(Kind::Chat, 100, 100, 0)).collect();
         // One in a thousand answers, but a tenth of those to random prompts: their half of the limit is what one in
         // sixteen of them stays below.
         samples.extend((0..100).map(|i| sample(Kind::Random, 100, if i < 10 { 2_000 } else { 100 }, 0)));
@@ -271,7 +271,8 @@ mod tests {
 
     #[test]
     fn short_answers_get_an_allowance() {
-        let samples = [sample(Kind::Chat, 200, 200, 0), sample(Kind::Chat, 4, 60, 0), sample(Kind::Chat, 2, 8, 90)];
+        let samples =
+            [sample(Kind::Chat, 200, 200, 0), sample(Kind::Chat, 4, 60, 0), sample(Kind::Chat, 2, 8, 90)];
         let found = fit(&samples);
         // Half of 8 x 2 + A must hold 90.
         assert_eq!(found, Calibration { distance_limit: 8, margin_limit: 8, short_allowance: 164 });
@@ -279,7 +280,8 @@ mod tests {
 
     #[test]
     fn false_alarms_are_bounded() {
-        let tails = |answers, beyond_limit| Tails { answers, beyond: [0; 3], beyond_limit, mean_e_value: 0.7 };
+        let tails =
+            |answers, beyond_limit| Tails { answers, beyond: [0; 3], beyond_limit, mean_e_value: 0.7 };
         // The rule of three, and a table of Poisson bounds.
         assert!((tails(3_000, 0).false_alarms_at_most() - 0.001).abs() < 2e-6);
         assert!((tails(1_000, 2).false_alarms_at_most() - 0.006_296).abs() < 1e-5);

@@ -203,7 +203,10 @@ pub struct Stratum {
 }
 
 /// Runs everything. The bar moves once for each answer and once for each check.
-pub fn calibrate(plan: &CalibrationPlan, progress: &ProgressBar) -> Result<CalibrationReport, CalibrationError> {
+pub fn calibrate(
+    plan: &CalibrationPlan,
+    progress: &ProgressBar,
+) -> Result<CalibrationReport, CalibrationError> {
     let mut bench = Bench::load(plan)?;
     let pairs = pairs(plan.threads, bench.libtorch.is_some());
     let fresh = plan.sequences / 2;

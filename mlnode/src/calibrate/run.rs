@@ -84,7 +84,8 @@ pub(crate) fn answer(
                 return true;
             }
             source.close(one.index as SequenceId);
-            let builder = std::mem::replace(&mut one.builder, TranscriptBuilder::new(one.question.header.clone()));
+            let builder =
+                std::mem::replace(&mut one.builder, TranscriptBuilder::new(one.question.header.clone()));
             if let Some(place) = transcripts.get_mut(one.index) {
                 *place = Some(builder.finish().0);
             }
@@ -134,7 +135,9 @@ pub(crate) fn check(
         let (now, later) = rest.split_at(fits.count().max(1));
         rest = later;
         for (output, (index, _)) in measure(source, now)?.into_iter().zip(now) {
-            let Output::Measured(figures) = output else { return Err(SourceError::Sampler(*index as SequenceId)) };
+            let Output::Measured(figures) = output else {
+                return Err(SourceError::Sampler(*index as SequenceId));
+            };
             if let Some(place) = outcomes.get_mut(*index) {
                 *place = VerifyOutcome::Figures(figures);
             }

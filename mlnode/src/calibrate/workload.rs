@@ -50,7 +50,8 @@ pub struct Question {
 
 impl Question {
     fn new(kind: Kind, prompt: Vec<u32>, sampling: SamplingParams, max_tokens: u32, nonce: [u8; 32]) -> Self {
-        let header = RequestHeader { profile: 0, prompt_hash: prompt_hash(&prompt), sampling, max_tokens, nonce };
+        let header =
+            RequestHeader { profile: 0, prompt_hash: prompt_hash(&prompt), sampling, max_tokens, nonce };
         let tape_seed = tape_seed(&H256(nonce), &header.id());
         Self { kind, prompt, header, tape_seed }
     }
@@ -79,10 +80,8 @@ pub struct Workload {
 impl Workload {
     /// Questions for a model with this tokenizer, so many token ids and `top_k` candidates.
     pub fn new(tokenizer: Arc<Tokenizer>, vocab_size: u32, top_k: u8, sizes: Sizes, seed: u64) -> Self {
-        let words = (0..tokenizer.vocab_size())
-            .filter_map(|token| word(&tokenizer, token))
-            .take(WORDS_MAX)
-            .collect();
+        let words =
+            (0..tokenizer.vocab_size()).filter_map(|token| word(&tokenizer, token)).take(WORDS_MAX).collect();
         Self { rng: ChaCha8Rng::seed_from_u64(seed), tokenizer, words, vocab_size, top_k, sizes }
     }
 
@@ -109,6 +108,13 @@ impl Workload {
         let prompt = self.tokenizer.render(&[ChatMessage::new("user", &text)]).ok()?;
         let nonce = self.rng.random();
         Some(Question::new(Kind::Chat, prompt, params, self.sizes.answer_max, nonce))
+    }
+
+    /// A prompt without a pattern, as sprints have them: of half the longest prompt's tokens, to be continued to the end.
+    pub fn patternless(&mut self, params: SamplingParams) -> Question {
+        let length = (self.sizes.prompt_max / 2).max(1);
+        let prompt = (0..length).map(|_| self.rng.random_range(0..self.vocab_size.max(1))).collect();
+        Question::new(Kind::Random, prompt, params, self.sizes.answer_max, self.rng.random())
     }
 
     fn params(&mut self) -> SamplingParams {

@@ -10,7 +10,7 @@ mod weights;
 pub use weights::{write_model, Edit, EditError};
 
 use crate::{
-    calibrate::{answer, check, load_spec, Question, Sizes, Workload},
+    calibrate::{answer, check, load_spec, Kind, Question, Sizes, Workload},
     loader::{FolderLoader, LibtorchLoader, LoadError, Loaded, Loader},
     source::{Resources, SourceError, TokenSource},
 };
@@ -20,10 +20,7 @@ use source::{Cheating, Trick};
 use starling_math::evidence::{bits, step, ACCUSES, UNIT};
 use starling_mlnode_api::VerifyOutcome;
 use starling_primitives::{
-    profile::Calibration,
-    request::SamplingParams,
-    transcript::Transcript,
-    verdict::Figures,
+    profile::Calibration, request::SamplingParams, transcript::Transcript, verdict::Figures,
 };
 use starling_prompt::{openai::ChatMessage, Tokenizer};
 use std::{
@@ -34,15 +31,15 @@ use tempfile::TempDir;
 
 /// Sequences together.
 const BATCH: usize = 32;
-/// Tokens of a prompt at most; clients' questions are short.
-const PROMPT_MAX: u32 = 256;
+/// Tokens of a prompt, about: clients' questions are short, and so are sprints' prompts.
+const PROMPT_MAX: u32 = 64;
 /// How often the same answers are gone through before a test counts as never convicting.
 const ROUNDS_MAX: usize = 40;
 /// What a client with common settings asks for; every other question is sampled without filters.
 const FILTERED: SamplingParams =
     SamplingParams { temperature_milli: 700, top_p: 9_500, ..SamplingParams::GREEDY };
 const SAMPLED: SamplingParams = SamplingParams { temperature_milli: 1_000, ..SamplingParams::GREEDY };
-/// Answers that end at will end after so many tokens.
+/// Answers that are cut off or ended early have so many tokens.
 const CUT_AT: u32 = 6;
 
 /// What to run.
@@ -60,6 +57,8 @@ pub struct DetectionPlan {
     pub seed: u64,
     /// Threads of everybody.
     pub threads: u32,
+    /// Whether prompts are without a pattern, as in sprints, instead of clients' questions.
+    pub patternless: bool,
 }
 
 /// Why there is no table.
@@ -218,10 +217,13 @@ fn cheats(tokenizer: &Tokenizer) -> Result<Vec<Cheat>, DetectionError> {
         weights("int8 weights, groups of 32", Edit::Integers(8)),
         Cheat { truth: Some(Edit::Finer), ..weights("bf16 weights instead of f32", Edit::Bf16) },
         trick("another system prompt", Trick::Before(hidden_prompt(tokenizer)?)),
-        trick("half the temperature", Trick::Sampling(|params| SamplingParams {
-            temperature_milli: params.temperature_milli / 2,
-            ..params
-        })),
+        trick(
+            "half the temperature",
+            Trick::Sampling(|params| SamplingParams {
+                temperature_milli: params.temperature_milli / 2,
+                ..params
+            }),
+        ),
         trick("top_p 0.5", Trick::Sampling(|params| SamplingParams { top_p: 5_000, ..params })),
         trick("answer ended early", Trick::EndsAt(CUT_AT, end)),
         trick("canned answer", Trick::Canned(canned)),
@@ -260,12 +262,18 @@ impl<'a> Court<'a> {
         let mut workload =
             Workload::new(Arc::clone(&tokenizer), shape.vocab_size, shape.top_k, sizes, plan.seed);
         let params = [FILTERED, SAMPLED].into_iter().cycle();
-        let questions = params.take(plan.answers as usize).map(|params| workload.client(params));
+        let questions = params.take(plan.answers as usize).map(|params| {
+            if plan.patternless {
+                return Some(workload.patternless(SAMPLED));
+            }
+            workload.client(params)
+        });
         let questions = questions.collect::<Option<Vec<_>>>().ok_or(DetectionError::NoQuestions)?;
         let calibration = plan.calibration;
         let mut court =
             Self { checker: source, tokenizer, questions, honest: vec![], calibration, resources, progress };
-        court.honest = answers(&court.tokenizer, court.checker.as_mut(), &court.questions, u32::MAX, progress)?;
+        court.honest =
+            answers(&court.tokenizer, court.checker.as_mut(), &court.questions, u32::MAX, progress)?;
         Ok(court)
     }
 
@@ -300,8 +308,9 @@ fn answers(
     cut_at: u32,
     progress: &ProgressBar,
 ) -> Result<Vec<Transcript>, SourceError> {
-    let ends = |_: &Question, completion: &[u32]| {
-        completion.len() as u32 >= cut_at || completion.last().is_some_and(|token| tokenizer.is_eos(*token))
+    let ends = |question: &Question, completion: &[u32]| {
+        let ended = || completion.last().is_some_and(|token| tokenizer.is_eos(*token));
+        completion.len() as u32 >= cut_at || (question.kind == Kind::Chat && ended())
     };
     answer(source, questions, BATCH, ends, progress)
 }
@@ -389,7 +398,8 @@ mod tests {
 
     #[test]
     fn a_row_tells_the_checks_apart() {
-        let row = table_row("x", Dress::Naive, &[judged(Some(1)), judged(None), judged(Some(9))], &CALIBRATION);
+        let row =
+            table_row("x", Dress::Naive, &[judged(Some(1)), judged(None), judged(Some(9))], &CALIBRATION);
         assert_eq!((row.answers, row.tokens, row.replay_failed, row.beyond_limits), (3, 30, 1, 1));
         // From the three beginnings: two answers, one, three (the last one, then the first two).
         assert_eq!(row.until_replay, Some(Until { answers: 2, tokens: 20 }));

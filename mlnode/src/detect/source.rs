@@ -155,15 +155,14 @@ impl TokenSource for Cheating {
         let written = self.write(chunks)?;
         let top_k = self.shape().top_k;
         let Some(shown) = &mut self.shown else { return Ok(written) };
-        let outputs = shown.step(chunks)?.into_iter().zip(written).map(|(shown, written)| {
-            match (shown, written) {
+        let outputs =
+            shown.step(chunks)?.into_iter().zip(written).map(|(shown, written)| match (shown, written) {
                 (Output::Chosen(shown), Output::Chosen(written)) => match written.chosen() {
                     Some(chosen) => Output::Chosen(back_fill(shown, chosen.token, top_k)),
                     None => Output::Chosen(shown),
                 },
                 (shown, _) => shown,
-            }
-        });
+            });
         Ok(outputs.collect())
     }
 }
