@@ -3,7 +3,7 @@
 use super::{LoadPlan, LoadTestError};
 use crate::config::ENV_PREFIX;
 use serde_json::Value;
-use starling_mlnode_api::{ClientConfig, MlNodeClient};
+use starling_mlnode_api::{ClientConfig, MlNode, MlNodeClient};
 use std::{
     io,
     process::Stdio,
@@ -20,6 +20,8 @@ use tokio::{
 pub(super) const MODEL: &str = "model";
 /// Time until a node listens, on a busy machine.
 const START_DEADLINE: Duration = Duration::from_secs(120);
+/// How often it is asked whether its model is there.
+const LOADED_INTERVAL: Duration = Duration::from_millis(50);
 /// Warnings that are kept.
 const WARNINGS_MAX: usize = 20;
 
@@ -56,14 +58,17 @@ impl NodeProcess {
             .spawn()?;
         let stderr = process.stderr.take().ok_or_else(|| io::Error::from(io::ErrorKind::BrokenPipe))?;
         let mut lines = BufReader::new(stderr).lines();
-        let started = tokio::time::timeout(START_DEADLINE, addresses(&mut lines)).await;
-        let (inference, management) = started.map_err(|_| LoadTestError::NotStarted("in time".into()))??;
+        let late = |_| LoadTestError::NotStarted("it takes too long".into());
+        let (inference, management) =
+            tokio::time::timeout(START_DEADLINE, addresses(&mut lines)).await.map_err(late)??;
         let url = |address| format!("http://{address}");
         let client = ClientConfig::new(url(inference), url(management), token);
         let client =
             MlNodeClient::new(client).map_err(|error| LoadTestError::NotStarted(error.to_string()))?;
         let warnings = Arc::default();
         tokio::spawn(keep_warnings(lines, Arc::clone(&warnings)));
+        // It listens before its model is there.
+        tokio::time::timeout(START_DEADLINE, loaded(&client, &mut process)).await.map_err(late)??;
         Ok(Self { client, process, warnings, _folder: folder })
     }
 
@@ -108,6 +113,17 @@ async fn addresses(lines: &mut Lines<BufReader<ChildStderr>>) -> Result<(String,
         last = line;
     }
     Err(LoadTestError::NotStarted(last))
+}
+
+/// Waits until its model is there, or it has ended. Asking for its health before would leave errors in its log.
+async fn loaded(client: &MlNodeClient, process: &mut Child) -> Result<(), LoadTestError> {
+    while !client.state().await.is_ok_and(|state| state.model.is_some()) {
+        if let Some(status) = process.try_wait()? {
+            return Err(LoadTestError::NotStarted(format!("it ended with {status}")));
+        }
+        tokio::time::sleep(LOADED_INTERVAL).await;
+    }
+    Ok(())
 }
 
 /// Reads the log to its end: a full pipe would hold the node up.
