@@ -21,6 +21,10 @@ pub const UNIT: i32 = 256;
 /// The running product at which a verifier's own verdicts accuse the host: 2^40.
 pub const ACCUSES: u32 = 40 * UNIT as u32;
 
+/// What a profile's calibration promises of honest answers, whatever went before: beyond so many eighths of a limit lies at
+/// most one in so many.
+pub const PROMISED: [(u64, u32); 3] = [(4, 8), (6, 64), (7, 256)];
+
 /// What a figure's place below its limit is worth, for the larger of the two: eighths of the limit at most, log2 of the
 /// e-value in 1/256 bit. 2^(-107/256) < 0.7486, so that with the promised tails
 /// `0.7486 + (2 - 0.7486)/8 + (4 - 2)/64 + (16 - 4)/256 < 0.984 <= 1`.
@@ -92,8 +96,6 @@ mod tests {
 
     const CALIBRATION: Calibration =
         Calibration { distance_limit: 10, margin_limit: 20, short_allowance: 80 };
-    /// The promised tails beyond each bet's upper end, as 1 / n.
-    const TAILS: [(u64, u32); 3] = [(4, 8), (6, 64), (7, 256)];
 
     fn figures(distance_sum: u64, margin_sum: u64) -> Figures {
         Figures { tokens: 100, distance_sum, margin_sum }
@@ -124,7 +126,7 @@ mod tests {
         // Tails are worst when they are exhausted: every value may lie at the upper end of its bet.
         let value = |bits: i32| 2f64.powf(f64::from(bits) / 256.0);
         let mut expectation = value(BETS[0].1);
-        for ((end, share), pair) in TAILS.iter().zip(BETS.windows(2)) {
+        for ((end, share), pair) in PROMISED.iter().zip(BETS.windows(2)) {
             assert_eq!(*end, pair[0].0, "a tail begins where a bet ends");
             assert!(pair[0].1 < pair[1].1, "worse figures are worth more");
             expectation += (value(pair[1].1) - value(pair[0].1)) / f64::from(*share);

@@ -91,6 +91,9 @@ pub struct Numbers {
     pub requests_running: u32,
     /// Requests admitted at most.
     pub requests_max: u32,
+    /// Tokens of room for keys and values that admitted work holds.
+    #[serde(default)]
+    pub kv_tokens: u32,
     /// Sprint nonces being worked on.
     pub sprint_running: u32,
     /// Tokens of prompts processed since the start.

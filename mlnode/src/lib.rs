@@ -6,21 +6,26 @@
 //! - [`source`]: from a model to committed tokens: quantisation, penalties, the integer sampler.
 //! - [`scheduler`], [`kv`]: what a step computes, and for whom there is room. No tensors.
 //! - [`engine`]: one thread that owns the source and runs requests, verification and sprint work in steps.
+//! - [`calibrate`], [`detect`]: what honest hosts differ by, and how soon others are found out.
+//! - [`load_test`]: a node under more clients than it takes.
 //! - [`server`]: two HTTP ports on top of it.
 //! - [`bench`], [`doctor`]: what a machine makes of a model, and whether it can serve it.
 //!
 //! The node knows nothing of chains, hosts or epochs: it is given models, prompts, seeds and transcripts.
 
 pub mod bench;
+pub mod calibrate;
 pub mod candidates;
 pub mod config;
 pub mod constraint;
+pub mod detect;
 pub mod digest;
 pub mod distribution;
 pub mod doctor;
 pub mod engine;
 pub mod kernel;
 pub mod kv;
+pub mod load_test;
 pub mod loader;
 pub mod measure;
 pub mod metrics;

@@ -2,16 +2,20 @@
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
+use indicatif::{ProgressBar, ProgressStyle};
 use starling_mlnode::{
     bench::{bench, BenchPlan, PeerCommand},
+    calibrate::{calibrate, CalibrationPlan, Sizes},
     config::{self, Config, Log},
+    detect::{detect, DetectionPlan, Row},
     digest::folder_digest,
     doctor::{examine, Examination},
+    load_test::{load_test, LoadPlan},
     loader::{FolderLoader, LibtorchLoader, LoadSpec},
     node::Node,
 };
-use starling_primitives::profile::MAX_K;
-use std::path::PathBuf;
+use starling_primitives::profile::{Calibration, MAX_K};
+use std::path::{Path, PathBuf};
 use tokio::signal::unix::{signal, SignalKind};
 use tracing_subscriber::EnvFilter;
 
@@ -78,6 +82,76 @@ enum Command {
         /// Run the model with libtorch instead of the engine's own kernels.
         #[arg(long)]
         libtorch: bool,
+    },
+    /// Find out what honest hosts differ by: a profile's calibration, as JSON.
+    Calibrate {
+        /// A Hugging Face model folder.
+        folder: PathBuf,
+        /// Answers that the limits are made from; half as many fresh ones check them.
+        #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(16..=10_000_000))]
+        sequences: u32,
+        /// Questions follow from this number.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Threads; some answers are repeated on one more.
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
+        threads: u32,
+        /// Tokens of a prompt at most.
+        #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
+        prompt: u32,
+        /// Tokens of an answer at most.
+        #[arg(long, default_value_t = 192, value_parser = clap::value_parser!(u32).range(1..))]
+        tokens: u32,
+        /// Leave out libtorch, which stands for other devices.
+        #[arg(long)]
+        without_libtorch: bool,
+    },
+    /// Put a node of its own under load: streams of all lengths, clients that hang up, read slowly or are refused. One JSON
+    /// object per line.
+    BenchLoad {
+        /// A Hugging Face model folder.
+        folder: PathBuf,
+        /// Requests: by default one for each second of an hour.
+        #[arg(long, default_value_t = 3_600, value_parser = clap::value_parser!(u32).range(1..))]
+        requests: u32,
+        /// Requests at once; an eighth more clients come, and are refused in turn.
+        #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=128))]
+        streams: u32,
+        /// Threads of the node's engine.
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
+        threads: u32,
+        /// Tokens of a prompt at most.
+        #[arg(long, default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..))]
+        prompt: u32,
+        /// Tokens of an answer at most.
+        #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
+        tokens: u32,
+        /// Questions follow from this number.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
+    /// Find out how soon hosts that cheat are found out; one JSON object per line.
+    Detect {
+        /// A Hugging Face model folder.
+        folder: PathBuf,
+        /// What `calibrate` printed.
+        #[arg(long, value_name = "FILE")]
+        calibration: PathBuf,
+        /// Answers of each cheat.
+        #[arg(long, default_value_t = 400, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+        answers: u32,
+        /// Tokens of an answer at most.
+        #[arg(long, default_value_t = 96, value_parser = clap::value_parser!(u32).range(1..))]
+        tokens: u32,
+        /// Questions follow from this number.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Threads.
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
+        threads: u32,
+        /// Ask with prompts without a pattern, as sprints do, instead of clients' questions.
+        #[arg(long)]
+        patternless: bool,
     },
 }
 
@@ -149,8 +223,51 @@ fn run_command(command: Command) -> anyhow::Result<()> {
                 println!("{}", serde_json::to_string(&line)?);
             }
         }
+        Command::Calibrate { folder, sequences, seed, threads, prompt, tokens, without_libtorch } => {
+            let sizes = Sizes { prompt_max: prompt, answer_max: tokens };
+            let libtorch = !without_libtorch;
+            let plan = CalibrationPlan { folder, sequences, seed, threads, sizes, libtorch };
+            let report = calibrate(&plan, &progress_bar())?;
+            println!("{}", serde_json::to_string_pretty(&report)?);
+            anyhow::ensure!(report.holds, "the limits do not hold on fresh answers");
+        }
+        Command::Detect { folder, calibration, answers, tokens, seed, threads, patternless } => {
+            let calibration = read_calibration(&calibration)
+                .with_context(|| format!("no calibration in {}", calibration.display()))?;
+            let plan = DetectionPlan { folder, calibration, answers, tokens, seed, threads, patternless };
+            let bar = progress_bar();
+            let print = |row: &Row| {
+                // Nothing in a row can fail to be written.
+                let line = serde_json::to_string(row).unwrap_or_default();
+                bar.suspend(|| println!("{line}"));
+            };
+            detect(&plan, &bar, print)?;
+        }
+        Command::BenchLoad { folder, requests, streams, threads, prompt, tokens, seed } => {
+            let sizes = Sizes { prompt_max: prompt, answer_max: tokens };
+            let program = std::env::current_exe().context("cannot find this program")?;
+            let plan = LoadPlan { program, folder, requests, streams, threads, sizes, seed };
+            let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
+            let report = runtime.block_on(load_test(&plan, &progress_bar()))?;
+            for line in report.lines() {
+                println!("{}", serde_json::to_string(&line)?);
+            }
+            anyhow::ensure!(report.errors.is_empty(), "errors: {:#?}", report.errors);
+        }
     }
     Ok(())
+}
+
+/// The limits in the output of `calibrate`.
+fn read_calibration(path: &Path) -> anyhow::Result<Calibration> {
+    let mut report: serde_json::Value = serde_json::from_slice(&std::fs::read(path)?)?;
+    Ok(serde_json::from_value(report["calibration"].take())?)
+}
+
+/// A bar on standard error; it hides itself where that is no terminal.
+fn progress_bar() -> ProgressBar {
+    let style = ProgressStyle::with_template("{msg:8} {wide_bar} {pos}/{len} {elapsed} left {eta}");
+    ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
 fn start_log(log: &Log) -> anyhow::Result<()> {

@@ -91,6 +91,11 @@ fn in_units(nats: f64) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        distribution::Distribution,
+        kernel::{Isa, Vector},
+    };
+    use proptest::prelude::*;
     use starling_primitives::H256;
 
     const PARAMS: SamplingParams = SamplingParams { temperature_milli: 1_000, ..SamplingParams::GREEDY };
@@ -148,5 +153,25 @@ mod tests {
         let worst = (0..2u8).min_by_key(|i| score_on(&tape, 0, &list[usize::from(*i)], &PARAMS)).unwrap();
         assert!(margin(&record(&top, worst), &own, &tape, 0, &PARAMS) > 0);
         assert_eq!(margin(&record(&top, 9), &own, &tape, 0, &PARAMS), MARGIN_CLIP);
+    }
+
+    proptest! {
+        /// What `calibrate` builds on: whatever the prompt, rounding to 1/128 nat moves no token by more than 4 of 1024.
+        #[test]
+        fn rounding_alone_stays_within_half_a_step(
+            logits in proptest::collection::vec(-12f32..4.0, 1..300),
+            scale in 0.05f32..6.0,
+        ) {
+            let logits: Vec<f32> = logits.iter().map(|x| x * scale).collect();
+            let vector = Vector::new(Isa::detect());
+            let top = Distribution::new(vector, &logits, 20, std::iter::empty()).unwrap().top;
+            let record = TokenRecord { candidates: candidates(top.iter().copied()), chosen: 0 };
+            let asked = record.candidates.iter().map(|candidate| candidate.token);
+            let own = Distribution::new(vector, &logits, 20, asked).unwrap();
+            let own = Own { top: &own.top, committed: &own.asked };
+            prop_assert!(distance(&record, &own, 20) <= FIGURE_UNIT / u32::from(Q_UNIT) / 2);
+            let tape = Tape::new(&H256::zero());
+            prop_assert_eq!(margin(&record, &own, &tape, 0, &SamplingParams::GREEDY), 0);
+        }
     }
 }

@@ -135,29 +135,23 @@ pub struct Resources {
 }
 
 /// Runs sequences. Lives on the engine's thread, so it need not be `Send`.
+///
+/// Nothing has a default: a source around another one would drop silently what it does not know of.
 pub trait TokenSource {
     /// What it can do.
     fn shape(&self) -> Shape;
-    /// Tells it what it may use; called before the first sequence is opened. Whatever does without is left as it is.
-    fn use_resources(&mut self, _resources: &Resources) {}
+    /// Tells it what it may use; called before the first sequence is opened.
+    fn use_resources(&mut self, resources: &Resources);
     /// Number of weights that each token meets.
-    fn parameters_per_token(&self) -> u64 {
-        self.shape().parameters
-    }
+    fn parameters_per_token(&self) -> u64;
     /// Bytes of weights that a step of one token reads; 0 where that is not known.
-    fn weight_bytes(&self) -> u64 {
-        0
-    }
+    fn weight_bytes(&self) -> u64;
     /// Time spent so far on what a transcript takes beyond the model: from logits to candidates and the choice, or to
     /// figures. Zero where that is not known.
-    fn transcript_time(&self) -> Duration {
-        Duration::ZERO
-    }
+    fn transcript_time(&self) -> Duration;
     /// Takes in the beginning of an open, empty sequence's tokens as far as their keys and values are known from
     /// earlier ones, and returns how many that are: fewer than all. The sequence's own may be kept for others in turn.
-    fn reuse(&mut self, _sequence: SequenceId, _tokens: &[u32]) -> u32 {
-        0
-    }
+    fn reuse(&mut self, sequence: SequenceId, tokens: &[u32]) -> u32;
     /// Makes room for a sequence of at most `capacity` tokens.
     fn open(&mut self, sequence: SequenceId, capacity: u32) -> Result<(), SourceError>;
     /// Forgets a sequence. Unknown ones are ignored.

@@ -8,7 +8,7 @@ use serde_json::json;
 use starling_mlnode::{
     config::Limits,
     loader::{FolderLoader, LoadError, LoadSpec, Loaded, Loader},
-    source::{Chunk, Draw, Output, SequenceId, Shape, SourceError, Task, TokenSource},
+    source::{Chunk, Draw, Output, Resources, SequenceId, Shape, SourceError, Task, TokenSource},
 };
 use starling_mlnode_api::{FinishReason, GenerateRequest, MlNode, VerifyItem, VerifyOutcome, VerifyRequest};
 use starling_primitives::{
@@ -16,6 +16,8 @@ use starling_primitives::{
     request::SamplingParams,
     verdict::Figures,
 };
+
+use std::time::Duration;
 
 const PROMPT: &str = "<|im_start|>user\nWhat is a river?<|im_end|>\n<|im_start|>assistant\n";
 const HOT: SamplingParams = SamplingParams { temperature_milli: 2_000, ..SamplingParams::GREEDY };
@@ -172,6 +174,21 @@ struct Careless(Box<dyn TokenSource>);
 impl TokenSource for Careless {
     fn shape(&self) -> Shape {
         self.0.shape()
+    }
+    fn use_resources(&mut self, resources: &Resources) {
+        self.0.use_resources(resources)
+    }
+    fn parameters_per_token(&self) -> u64 {
+        self.0.parameters_per_token()
+    }
+    fn weight_bytes(&self) -> u64 {
+        self.0.weight_bytes()
+    }
+    fn transcript_time(&self) -> Duration {
+        self.0.transcript_time()
+    }
+    fn reuse(&mut self, sequence: SequenceId, tokens: &[u32]) -> u32 {
+        self.0.reuse(sequence, tokens)
     }
     fn open(&mut self, sequence: SequenceId, capacity: u32) -> Result<(), SourceError> {
         self.0.open(sequence, capacity)

@@ -7,7 +7,7 @@ use futures::StreamExt;
 use starling_mlnode::{
     config::Limits,
     loader::{FolderLoader, LoadError, LoadSpec, Loaded, Loader},
-    source::{Chunk, Output, SequenceId, Shape, SourceError, TokenSource},
+    source::{Chunk, Output, Resources, SequenceId, Shape, SourceError, TokenSource},
 };
 use starling_mlnode_api::{
     codes, FinishReason, GenerateRequest, MlNode, NonceRange, SprintEvent, SprintRunRequest, VerifyItem,
@@ -22,6 +22,7 @@ use starling_primitives::{
     verdict::Figures,
     AccountId, H256,
 };
+use std::time::Duration;
 
 const LONG: &str =
     "Tell me about the history of the city, its rivers and its people, and why it was built there.";
@@ -255,6 +256,28 @@ struct BackFilling {
 impl TokenSource for BackFilling {
     fn shape(&self) -> Shape {
         self.shown.shape()
+    }
+
+    fn use_resources(&mut self, resources: &Resources) {
+        self.generating.use_resources(resources);
+        self.shown.use_resources(resources);
+    }
+
+    fn parameters_per_token(&self) -> u64 {
+        self.shown.parameters_per_token()
+    }
+
+    fn weight_bytes(&self) -> u64 {
+        self.shown.weight_bytes()
+    }
+
+    fn transcript_time(&self) -> Duration {
+        self.shown.transcript_time()
+    }
+
+    /// Nothing: both would have to know the same.
+    fn reuse(&mut self, _sequence: SequenceId, _tokens: &[u32]) -> u32 {
+        0
     }
 
     fn open(&mut self, sequence: SequenceId, capacity: u32) -> Result<(), SourceError> {

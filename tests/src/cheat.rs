@@ -8,11 +8,11 @@ use anyhow::{bail, ensure, Context, Result};
 use serde_json::{Map, Value};
 use starling_mlnode::{
     loader::{FolderLoader, LoadError, LoadSpec, Loaded, Loader},
-    source::{Chunk, Output, SequenceId, Shape, SourceError, Task, TokenSource},
+    source::{Chunk, Output, Resources, SequenceId, Shape, SourceError, Task, TokenSource},
 };
 use starling_primitives::transcript::{Candidate, TokenRecord, MAX_TAIL_Q};
 use starling_prompt::{openai::ChatMessage, ApiError, Tokenizer};
-use std::{collections::HashMap, fs, path::Path, str::FromStr};
+use std::{collections::HashMap, fs, path::Path, str::FromStr, time::Duration};
 
 /// Name of the environment variable that says how `cheating-mlnode` cheats.
 pub const CHEAT: &str = "STARLING_CHEAT";
@@ -185,6 +185,28 @@ impl CheatingSource {
 impl TokenSource for CheatingSource {
     fn shape(&self) -> Shape {
         self.honest.shape()
+    }
+
+    fn use_resources(&mut self, resources: &Resources) {
+        self.honest.use_resources(resources);
+        self.dishonest.use_resources(resources);
+    }
+
+    fn parameters_per_token(&self) -> u64 {
+        self.honest.parameters_per_token()
+    }
+
+    fn weight_bytes(&self) -> u64 {
+        self.honest.weight_bytes()
+    }
+
+    fn transcript_time(&self) -> Duration {
+        self.honest.transcript_time()
+    }
+
+    /// Nothing: the dishonest source must see every token too.
+    fn reuse(&mut self, _sequence: SequenceId, _tokens: &[u32]) -> u32 {
+        0
     }
 
     fn open(&mut self, sequence: SequenceId, capacity: u32) -> Result<(), SourceError> {

@@ -31,6 +31,22 @@ impl TokenSource for SlowSource {
         self.0.use_resources(resources);
     }
 
+    fn parameters_per_token(&self) -> u64 {
+        self.0.parameters_per_token()
+    }
+
+    fn weight_bytes(&self) -> u64 {
+        self.0.weight_bytes()
+    }
+
+    fn transcript_time(&self) -> Duration {
+        self.0.transcript_time()
+    }
+
+    fn reuse(&mut self, sequence: SequenceId, tokens: &[u32]) -> u32 {
+        self.0.reuse(sequence, tokens)
+    }
+
     fn open(&mut self, sequence: SequenceId, capacity: u32) -> Result<(), SourceError> {
         self.0.open(sequence, capacity)
     }

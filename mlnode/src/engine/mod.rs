@@ -182,6 +182,11 @@ impl Engine {
         self.shared.limits.requests_max.saturating_sub(free)
     }
 
+    /// Tokens of room for keys and values that admitted work holds.
+    pub fn kv_tokens(&self) -> u32 {
+        self.shared.kv.used()
+    }
+
     /// Loads a model. The one that is loaded must be unloaded first; loading it again does nothing.
     pub async fn load(&self, spec: LoadSpec) -> Result<Arc<ServedModel>, LoadRefusal> {
         let (reply, answer) = oneshot::channel();

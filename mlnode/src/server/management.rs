@@ -64,6 +64,7 @@ pub(super) async fn state(State(state): State<AppState>) -> Json<NodeState> {
     let numbers = Numbers {
         requests_running: engine.requests_running(),
         requests_max: engine.limits().requests_max,
+        kv_tokens: engine.kv_tokens(),
         sprint_running: sprint.running,
         prompt_tokens_total: metrics.prompt_tokens.get(),
         completion_tokens_total: metrics.generation_tokens.get() + metrics.sprint_tokens.get(),

@@ -8,7 +8,7 @@ use starling_mlnode::{
     config::{Config, Limits, Secret},
     loader::{FolderLoader, LoadError, LoadSpec, Loaded, Loader},
     node::Node,
-    source::{Chunk, Output, SequenceId, Shape, SourceError, TokenSource},
+    source::{Chunk, Output, Resources, SequenceId, Shape, SourceError, TokenSource},
 };
 use starling_mlnode_api::{ClientConfig, Done, GenerateEvent, GenerateRequest, MlNode, MlNodeClient};
 use starling_primitives::{
@@ -88,6 +88,21 @@ struct SlowSource {
 impl TokenSource for SlowSource {
     fn shape(&self) -> Shape {
         self.source.shape()
+    }
+    fn use_resources(&mut self, resources: &Resources) {
+        self.source.use_resources(resources)
+    }
+    fn parameters_per_token(&self) -> u64 {
+        self.source.parameters_per_token()
+    }
+    fn weight_bytes(&self) -> u64 {
+        self.source.weight_bytes()
+    }
+    fn transcript_time(&self) -> Duration {
+        self.source.transcript_time()
+    }
+    fn reuse(&mut self, sequence: SequenceId, tokens: &[u32]) -> u32 {
+        self.source.reuse(sequence, tokens)
     }
     fn open(&mut self, sequence: SequenceId, capacity: u32) -> Result<(), SourceError> {
         self.source.open(sequence, capacity)
