@@ -46,6 +46,7 @@ fn bodies() -> Vec<Vec<u8>> {
         prompt_hash: H256::repeat_byte(1),
         sampling: SamplingParams::GREEDY,
         max_tokens: 7,
+        constraint: None,
         nonce: [9; 32],
     };
     let generate = GenerateRequest {
@@ -53,10 +54,12 @@ fn bodies() -> Vec<Vec<u8>> {
         header,
         prompt_tokens: vec![1, 2, 3],
         tape_seed: H256::repeat_byte(2),
+        constraint: None,
         stop: vec!["ä".into()],
         logprobs: true,
     };
-    let item = VerifyItem { transcript: vec![0, 255, 16], prompt_tokens: vec![5], tape_seed: H256::zero() };
+    let (transcript, prompt_tokens) = (vec![0, 255, 16], vec![5]);
+    let item = VerifyItem { transcript, prompt_tokens, tape_seed: H256::zero(), constraint: None };
     let figures = Figures { tokens: 1, distance_sum: 2, margin_sum: u64::MAX };
     let outcomes =
         vec![VerifyOutcome::Figures(figures), VerifyOutcome::ReplayFailed { reason: "it differs".into() }];

@@ -40,6 +40,7 @@ impl Task {
             prompt_hash: prompt_hash(&prompt),
             sampling: SAMPLING,
             max_tokens: tokens,
+            constraint: None,
             nonce,
         };
         let request = header.id();

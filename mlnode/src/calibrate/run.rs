@@ -113,6 +113,7 @@ pub(crate) fn check(
             transcript: transcript.encode(),
             prompt_tokens: question.prompt.clone(),
             tape_seed: question.tape_seed,
+            constraint: None,
         };
         match replay_item(&item, &shape) {
             Ok(one) => {

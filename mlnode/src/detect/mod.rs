@@ -291,7 +291,7 @@ impl<'a> Court<'a> {
             let figures = match outcome {
                 VerifyOutcome::Figures(figures) => Some(figures),
                 VerifyOutcome::ReplayFailed { .. } => None,
-                VerifyOutcome::Failed { reason } => return Err(DetectionError::NotChecked(reason)),
+                VerifyOutcome::ConstraintBroken { reason } | VerifyOutcome::Failed { reason } => return Err(DetectionError::NotChecked(reason)),
             };
             let tokens = answer.tokens().unwrap_or_default();
             let same = honest.tokens().is_ok_and(|honest| honest == tokens);

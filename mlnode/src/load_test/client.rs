@@ -57,6 +57,7 @@ pub(super) async fn ask(
         header: question.header,
         prompt_tokens: question.prompt,
         tape_seed: question.tape_seed,
+        constraint: None,
         stop: Vec::new(),
         logprobs: false,
     };
