@@ -234,7 +234,7 @@ fn cheats(tokenizer: &Tokenizer) -> Result<Vec<Cheat>, DetectionError> {
 fn hidden_prompt(tokenizer: &Tokenizer) -> Result<Vec<u32>, DetectionError> {
     let user = ChatMessage::new("user", "?");
     let system = ChatMessage::new("system", "Answer in as few words as you can.");
-    let without = tokenizer.render(&[user.clone()]);
+    let without = tokenizer.render(std::slice::from_ref(&user));
     let with = tokenizer.render(&[system, user]);
     let (Ok(with), Ok(without)) = (with, without) else { return Err(DetectionError::NoQuestions) };
     let same = with.iter().rev().zip(without.iter().rev()).take_while(|(a, b)| a == b).count();
