@@ -23,8 +23,10 @@ pub fn work(accepted: u32, nonce_work: Work) -> Work {
 /// * Nobody but the prover serves the profile (`eligible_weight` 0): all of them; there is no one to disagree.
 /// * Somebody could vote and nobody did: none.
 /// * Voters with more than half of the voting weight say *fabricated*: none.
-/// * Else `count x (1 - upper bound of the failed fraction)`, rounded down. The fraction is weighted by voter; the bound
-///   is Wilson's at 95 %, one-sided, over all samples checked; `tolerance` is taken off the fraction first.
+/// * Else `count x (1 - upper bound of the failed fraction)`, rounded down. The fraction is the voters' mean by weight, each
+///   voter's own taken to lie within the confidence bounds of the weighted median's ([`failed_fraction`]), so that liars of
+///   less than half of the weight neither make good work bad nor bad work good. The bound is Wilson's at 95 %, one-sided,
+///   over all samples checked; `tolerance` is taken off the fraction first.
 pub fn accepted(
     count: u32,
     eligible_weight: Work,
@@ -41,18 +43,50 @@ pub fn accepted(
     };
     let voted = sum(&|_| 1);
     let fabricated = sum(&|verdict| verdict.fabricated.into());
-    let checked = sum(&|verdict| verdict.checked.into());
-    let failed = sum(&|verdict| verdict.failed.min(verdict.checked).into());
-    if checked == 0 || fabricated.saturating_mul(2) > voted {
+    let Some(fraction) = failed_fraction(verdicts) else { return 0 };
+    if fabricated.saturating_mul(2) > voted {
         return 0;
     }
     let samples =
         verdicts.iter().fold(0u64, |samples, (_, verdict)| samples.saturating_add(verdict.checked.into()));
-    let fraction = failed.saturating_mul(PPM.into()).checked_div(checked).unwrap_or(PPM.into());
-    let fraction = u32::try_from(fraction).unwrap_or(PPM).saturating_sub(tolerance);
-    let kept = u64::from(PPM.saturating_sub(upper_bound(fraction, samples)));
+    let kept = u64::from(PPM.saturating_sub(upper_bound(fraction.saturating_sub(tolerance), samples)));
     let accepted = kept.saturating_mul(count.into()).checked_div(PPM.into()).unwrap_or(0);
     u32::try_from(accepted).unwrap_or(count).min(count)
+}
+
+/// Fraction of samples that failed, in ppm, rounded down: the mean over the voters by weight and samples, with each
+/// voter's fraction moved to the nearer of the 95 % bounds of the weighted median's if it lies outside of them. `None`
+/// when nothing was checked.
+///
+/// Honest voters draw samples of the same work, so few of them lie outside, and not far. What a liar says counts as at
+/// most that, whatever it says, as long as the median is an honest voter's.
+fn failed_fraction(verdicts: &[(Work, SprintVerdict)]) -> Option<Ppm> {
+    let mut found: Vec<(Ppm, Work, u32)> = verdicts
+        .iter()
+        .filter_map(|(weight, SprintVerdict { checked, failed, .. })| {
+            let failed = u64::from(*failed.min(checked)).saturating_mul(PPM.into());
+            let fraction = failed.checked_div((*checked).into())?;
+            Some((u32::try_from(fraction).unwrap_or(PPM), *weight, *checked))
+        })
+        .collect();
+    found.sort_unstable();
+    let total = found.iter().fold(0u128, |sum, (_, weight, _)| sum.saturating_add((*weight).into()));
+    let mut below = 0u128;
+    let (median, _, samples) = *found.iter().find(|(_, weight, _)| {
+        below = below.saturating_add((*weight).into());
+        below.saturating_mul(2) >= total
+    })?;
+    let highest = upper_bound(median, samples.into());
+    let lowest = PPM.saturating_sub(upper_bound(PPM.saturating_sub(median), samples.into()));
+    let (mut failed, mut checked) = (0u128, 0u128);
+    for (fraction, weight, samples) in found {
+        let weighted = u128::from(weight).saturating_mul(samples.into());
+        checked = checked.saturating_add(weighted);
+        // The bounds are rounded, the median lies between them.
+        let fraction = fraction.clamp(lowest.min(median), highest.max(median));
+        failed = failed.saturating_add(weighted.saturating_mul(fraction.into()));
+    }
+    failed.checked_div(checked).and_then(|fraction| u32::try_from(fraction).ok())
 }
 
 /// Wilson's upper bound (95 %, one-sided) of a proportion observed as `fraction` ppm in `samples` trials, in ppm,
@@ -153,9 +187,24 @@ mod tests {
         // 200 clean samples: Wilson's bound is z^2 / (n + z^2) = 1.33 %.
         check(10, &[(1, verdict(200, 0, false))], 986);
         check(10, &[(1, verdict(200, 1, true))], 0);
-        // The majority of the voting weight decides on fabrication.
-        check(10, &[(1, verdict(100, 100, true)), (9, verdict(100, 0, false))], 859);
-        check(10, &[(5, verdict(100, 100, true)), (5, verdict(100, 0, false))], 442);
+        check(10, &[(1, verdict(200, 100, false))], 442);
+        // The majority of the voting weight decides on fabrication, and keeps what a minority says within its bounds.
+        check(10, &[(1, verdict(100, 100, true)), (9, verdict(100, 0, false))], 981);
+        check(10, &[(5, verdict(100, 100, true)), (5, verdict(100, 0, false))], 965);
+        check(10, &[(6, verdict(100, 100, true)), (5, verdict(100, 0, false))], 0);
+    }
+
+    #[test]
+    fn a_minority_of_liars_moves_little() {
+        let accepts = |honest: SprintVerdict, lie: SprintVerdict| {
+            accepted(100_000, 99, &[(22, honest), (22, honest), (22, honest), (33, lie)], 0)
+        };
+        let (clean, nothing) = (verdict(200, 0, false), verdict(200, 200, true));
+        // Good work of which a third says that all of it failed, and a commitment of which nine tenths are not there
+        // although a third says that they are.
+        assert!(accepts(clean, nothing) > 98_500, "{}", accepts(clean, nothing));
+        let missing = verdict(200, 180, false);
+        assert!(accepts(missing, clean) < 10_000, "{}", accepts(missing, clean));
     }
 
     #[test]
@@ -208,6 +257,19 @@ mod tests {
             let few = accepted(count, 1, &[(1, verdict(checked, a.min(b), false))], 0);
             let many = accepted(count, 1, &[(1, verdict(checked, a.max(b), false))], 0);
             prop_assert!(many <= few && few <= count);
+        }
+
+        #[test]
+        fn no_minority_leaves_the_bounds_of_the_majority(
+            checked in 1u32..1_000, honest in 0u32..1_000, lies in prop::collection::vec((0u64..10, 0u32..1_000), 0..5),
+        ) {
+            let honest = verdict(checked, honest.min(checked), false);
+            let weight = 1 + lies.iter().map(|(weight, _)| weight).sum::<u64>();
+            let mut verdicts = vec![(weight, honest)];
+            verdicts.extend(lies.iter().map(|(weight, failed)| (*weight, verdict(1_000, *failed, false))));
+            let (said, alone) = (failed_fraction(&verdicts).unwrap(), failed_fraction(&verdicts[..1]).unwrap());
+            prop_assert!(said <= upper_bound(alone, checked.into()).max(alone));
+            prop_assert!(said + 1 >= alone.min(PPM - upper_bound(PPM - alone, checked.into())));
         }
 
         #[test]

@@ -101,12 +101,16 @@ fn lazy(hosts: u32) -> Vec<(Expect, Member)> {
     lazy.chain([one(OtherWeights, Expect::Caught)]).collect()
 }
 
-/// 33 % of the weight belongs to one operator that rejects all others' answers; one of its hosts cheats.
+/// 33 % of the weight belongs to one operator that rejects what all others do; one of its hosts serves other weights, and
+/// one commits to ten times the sprint work that it has.
 fn lying(hosts: u32) -> Vec<(Expect, Member)> {
     let gang = |behaviour: Box<dyn Behaviour>| Member { behaviour, capacity: CAPACITY, gang: Some(1) };
-    let liars = (hosts * 33 / 100).max(1);
-    let mut cast: Vec<_> = (1..liars).map(|_| (Expect::Open, gang(Box::new(Liar)))).collect();
-    cast.push((Expect::Caught, gang(Box::new(Shielding(Box::new(OtherWeights))))));
+    let shielding = |inner: Box<dyn Behaviour>| gang(Box::new(Shielding(inner)));
+    let liars = (hosts * 33 / 100).max(3) - 2;
+    let mut cast: Vec<_> = (0..liars).map(|_| (Expect::NoGain, gang(Box::new(Liar)))).collect();
+    cast.push((Expect::Caught, shielding(Box::new(OtherWeights))));
+    let fabricator = Fabricator { percent: 90, leaf: Leaf::Missing };
+    cast.push((Expect::NoGain, shielding(Box::new(fabricator))));
     cast
 }
 
