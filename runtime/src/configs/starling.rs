@@ -168,9 +168,13 @@ impl Contains<RuntimeCall> for Owed {
                     | Inference::deliver { .. }
                     | Inference::expire { .. }
             ),
-            RuntimeCall::Verification(call) => {
-                matches!(call, Verification::submit_verdicts { .. } | Verification::prove_fraud { .. })
-            }
+            RuntimeCall::Verification(call) => matches!(
+                call,
+                Verification::submit_verdicts { .. }
+                    | Verification::prove_fraud { .. }
+                    | Verification::commit_verdicts { .. }
+                    | Verification::reveal_verdicts { .. }
+            ),
             RuntimeCall::Rewards(call) => matches!(call, Rewards::claim { .. }),
             _ => false,
         }
