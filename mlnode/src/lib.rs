@@ -7,7 +7,7 @@
 //! - [`scheduler`], [`kv`]: what a step computes, and for whom there is room. No tensors.
 //! - [`engine`]: one thread that owns the source and runs requests, verification and sprint work in steps.
 //! - [`server`]: two HTTP ports on top of it.
-//! - [`bench`], [`doctor`]: what a machine makes of a model, and whether it can serve it.
+//! - [`mod@bench`], [`doctor`]: what a machine makes of a model, and whether it can serve it.
 //!
 //! The node knows nothing of chains, hosts or epochs: it is given models, prompts, seeds and transcripts.
 
