@@ -9,7 +9,7 @@
 //! - [`calibrate`], [`detect`]: what honest hosts differ by, and how soon others are found out.
 //! - [`load_test`]: a node under more clients than it takes.
 //! - [`server`]: two HTTP ports on top of it.
-//! - [`bench`], [`doctor`]: what a machine makes of a model, and whether it can serve it.
+//! - [`mod@bench`], [`doctor`]: what a machine makes of a model, and whether it can serve it.
 //!
 //! The node knows nothing of chains, hosts or epochs: it is given models, prompts, seeds and transcripts.
 

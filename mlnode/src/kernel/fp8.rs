@@ -101,6 +101,7 @@ impl Blocks for Fp8Panels {
 
 /// Products of few rows, the weights widened in registers.
 #[cfg(target_arch = "x86_64")]
+#[allow(clippy::needless_range_loop, reason = "registers go by number: the loops are unrolled")]
 mod x86 {
     use super::{
         super::tile::AHEAD,
@@ -279,8 +280,42 @@ impl Fp8Packing {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
+pub(super) mod tests {
+    use super::{
+        super::{
+            matrix::{
+                tests::{bits, rows},
+                Matrix, Packing,
+            },
+            pool::Pool,
+            rows::RowBuffer,
+        },
+        *,
+    };
+
+    /// A matrix of 8-bit weights with blocks of 128 outputs.
+    pub(in crate::kernel) fn fp8_matrix(outputs: usize, inputs: usize, run: usize) -> Matrix {
+        let mut packing = Fp8Packing::new(outputs, inputs, run).unwrap();
+        for output in 0..outputs {
+            let (weights, scales) = fp8_row(output, inputs, run);
+            packing.push(&weights, &scales);
+        }
+        packing.into()
+    }
+
+    /// Weights of every kind that is a number, and scales of their blocks.
+    fn fp8_row(output: usize, inputs: usize, run: usize) -> (Vec<u8>, Vec<f32>) {
+        let weights = (0..inputs).map(|input| {
+            let byte = (output * 37 + input * 11) as u8;
+            if byte & 0x7f == 0x7f {
+                0
+            } else {
+                byte
+            }
+        });
+        let scales = (0..inputs.div_ceil(run)).map(|block| 1e-3 + (output / 128 * 7 + block) as f32 * 3e-4);
+        (weights.collect(), scales.collect())
+    }
 
     #[test]
     fn every_byte_has_the_value_of_its_definition() {
@@ -295,5 +330,42 @@ mod tests {
             assert_eq!(value(byte).to_bits(), (sign * expected).to_bits(), "{byte:#x}");
         }
         assert_eq!(value(0x7e), 448.0);
+    }
+
+    #[test]
+    fn eight_bits_give_the_bits_of_their_values() {
+        let single = Pool::new(1);
+        let isas = Isa::available().into_iter();
+        let pools: Vec<Pool> = isas.flat_map(|isa| [1, 3].map(|n| Pool::with_isa(n, isa))).collect();
+        for (outputs, inputs, run) in [(70, 300, 128), (33, 515, 64), (129, 31, 128), (64, 256, 100)] {
+            let mut packing = Packing::<f32>::new(outputs, inputs).unwrap();
+            for output in 0..outputs {
+                let (weights, scales) = fp8_row(output, inputs, run);
+                let values: Vec<f32> = weights
+                    .iter()
+                    .enumerate()
+                    .map(|(input, byte)| value(*byte) * scales[input / run])
+                    .collect();
+                packing.push(values.into_iter());
+            }
+            let (wide, narrow) = (Matrix::from(packing), fp8_matrix(outputs, inputs, run));
+            assert!(narrow.bytes() * 3 < wide.bytes());
+            for count in [1, 2, 3, 12, 25, 40] {
+                let x = rows(count, inputs, 3);
+                let mut expected = RowBuffer::new(outputs);
+                wide.product(&single, &x, &mut expected);
+                for pool in &pools {
+                    let mut out = RowBuffer::new(outputs);
+                    narrow.product(pool, &x, &mut out);
+                    assert_eq!(bits(&out), bits(&expected), "{pool:?}, {count} rows");
+                }
+            }
+            for output in [0, outputs - 1] {
+                let (mut found, mut expected) = (vec![0.0; inputs], vec![0.0; inputs]);
+                narrow.output_weights(output, &mut found);
+                wide.output_weights(output, &mut expected);
+                assert_eq!(found, expected);
+            }
+        }
     }
 }

@@ -330,8 +330,8 @@ pub(crate) fn share(left: usize, most: usize) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
+pub(super) mod tests {
+    use super::{super::fp8::tests::fp8_matrix, *};
     use proptest::prelude::*;
 
     fn noise(seed: u32) -> impl Iterator<Item = f32> {
@@ -342,7 +342,7 @@ mod tests {
         })
     }
 
-    fn rows(count: usize, width: usize, seed: u32) -> RowBuffer {
+    pub(in crate::kernel) fn rows(count: usize, width: usize, seed: u32) -> RowBuffer {
         let mut rows = RowBuffer::new(width);
         rows.resize(count);
         let mut noise = noise(seed);
@@ -364,7 +364,7 @@ mod tests {
         (packing.into(), plain.iter().map(|w| w.widen()).collect())
     }
 
-    fn bits(rows: &RowBuffer) -> Vec<Vec<u32>> {
+    pub(in crate::kernel) fn bits(rows: &RowBuffer) -> Vec<Vec<u32>> {
         (0..rows.rows()).map(|row| rows.row(row).iter().map(|x| x.to_bits()).collect()).collect()
     }
 
@@ -454,66 +454,6 @@ mod tests {
                 for (rows, matrix) in [(0..1, 0), (3..30, 1), (30..32, 2), (32..50, 0)] {
                     assert_eq!(found[rows.clone()], alone[matrix][rows], "{isa:?}, {threads} threads");
                 }
-            }
-        }
-    }
-
-    /// A matrix of 8-bit weights with blocks of 128 outputs.
-    fn fp8_matrix(outputs: usize, inputs: usize, run: usize) -> Matrix {
-        let mut packing = Fp8Packing::new(outputs, inputs, run).unwrap();
-        for output in 0..outputs {
-            let (weights, scales) = fp8_row(output, inputs, run);
-            packing.push(&weights, &scales);
-        }
-        packing.into()
-    }
-
-    /// Weights of every kind that is a number, and scales of their blocks.
-    fn fp8_row(output: usize, inputs: usize, run: usize) -> (Vec<u8>, Vec<f32>) {
-        let weights = (0..inputs).map(|input| {
-            let byte = (output * 37 + input * 11) as u8;
-            if byte & 0x7f == 0x7f {
-                0
-            } else {
-                byte
-            }
-        });
-        let scales = (0..inputs.div_ceil(run)).map(|block| 1e-3 + (output / 128 * 7 + block) as f32 * 3e-4);
-        (weights.collect(), scales.collect())
-    }
-
-    #[test]
-    fn eight_bits_give_the_bits_of_their_values() {
-        for (outputs, inputs, run) in [(70, 300, 128), (33, 515, 64), (129, 31, 128), (64, 256, 100)] {
-            let mut packing = Packing::<f32>::new(outputs, inputs).unwrap();
-            for output in 0..outputs {
-                let (weights, scales) = fp8_row(output, inputs, run);
-                let values: Vec<f32> = weights
-                    .iter()
-                    .enumerate()
-                    .map(|(input, byte)| super::super::fp8::value(*byte) * scales[input / run])
-                    .collect();
-                packing.push(values.into_iter());
-            }
-            let (wide, narrow) = (Matrix::from(packing), fp8_matrix(outputs, inputs, run));
-            assert!(narrow.bytes() * 3 < wide.bytes());
-            for count in [1, 2, 3, 12, 25, 40] {
-                let x = rows(count, inputs, 3);
-                let mut expected = RowBuffer::new(outputs);
-                wide.product(&Pool::new(1), &x, &mut expected);
-                for isa in Isa::available() {
-                    for threads in [1, 3] {
-                        let mut out = RowBuffer::new(outputs);
-                        narrow.product(&Pool::with_isa(threads, isa), &x, &mut out);
-                        assert_eq!(bits(&out), bits(&expected), "{isa:?}, {threads} threads, {count} rows");
-                    }
-                }
-            }
-            for output in [0, outputs - 1] {
-                let (mut found, mut expected) = (vec![0.0; inputs], vec![0.0; inputs]);
-                narrow.output_weights(output, &mut found);
-                wide.output_weights(output, &mut expected);
-                assert_eq!(found, expected);
             }
         }
     }
