@@ -164,9 +164,9 @@ fn check_dispute(id: InferenceId, status: DisputeStatus) {
     match status {
         DisputeStatus::Waiting => assert!(!against && !favour),
         // A majority that could not get the transcript waits for the rest, who may have seen that it is bad.
-        DisputeStatus::Judging => assert!(!favour && !has_majority(id, |vote| failed(vote))),
+        DisputeStatus::Judging => assert!(!favour && !has_majority(id, failed)),
         DisputeStatus::Invalid => {
-            let failed = has_majority(id, |vote| failed(vote));
+            let failed = has_majority(id, failed);
             let convicted = Convictions::<Test>::contains_key(id.epoch, &record.executor);
             assert!(convicted || against && !failed, "a majority or a proof");
         }
