@@ -24,7 +24,7 @@ pub fn work(accepted: u32, nonce_work: Work) -> Work {
 /// * Somebody could vote and nobody did: none.
 /// * Voters with more than half of the voting weight say *fabricated*: none.
 /// * Else `count x (1 - upper bound of the failed fraction)`, rounded down. The fraction is the voters' mean by weight, each
-///   voter's own taken to lie within the confidence bounds of the weighted median's ([`failed_fraction`]), so that liars of
+///   voter's own taken to lie between the weighted median and its confidence bound ([`failed_fraction`]), so that liars of
 ///   less than half of the weight neither make good work bad nor bad work good. The bound is Wilson's at 95 %, one-sided,
 ///   over all samples checked; `tolerance` is taken off the fraction first.
 pub fn accepted(
@@ -54,12 +54,12 @@ pub fn accepted(
     u32::try_from(accepted).unwrap_or(count).min(count)
 }
 
-/// Fraction of samples that failed, in ppm, rounded down: the mean over the voters by weight and samples, with each
-/// voter's fraction moved to the nearer of the 95 % bounds of the weighted median's if it lies outside of them. `None`
-/// when nothing was checked.
+/// Fraction of samples that failed, in ppm, rounded down: the mean over the voters by weight and samples. A voter below the
+/// weighted median counts as the median, one above the median's 95 % bound as that. `None` when nothing was checked.
 ///
 /// Honest voters draw samples of the same work, so few of them lie outside, and not far. What a liar says counts as at
-/// most that, whatever it says, as long as the median is an honest voter's.
+/// most that, whatever it says, as long as the median is an honest voter's. The lower end is the median itself, because
+/// who commits to a thousand times its work gains by each thousandth that is forgiven.
 fn failed_fraction(verdicts: &[(Work, SprintVerdict)]) -> Option<Ppm> {
     let mut found: Vec<(Ppm, Work, u32)> = verdicts
         .iter()
@@ -77,13 +77,12 @@ fn failed_fraction(verdicts: &[(Work, SprintVerdict)]) -> Option<Ppm> {
         below.saturating_mul(2) >= total
     })?;
     let highest = upper_bound(median, samples.into());
-    let lowest = PPM.saturating_sub(upper_bound(PPM.saturating_sub(median), samples.into()));
     let (mut failed, mut checked) = (0u128, 0u128);
     for (fraction, weight, samples) in found {
         let weighted = u128::from(weight).saturating_mul(samples.into());
         checked = checked.saturating_add(weighted);
-        // The bounds are rounded, the median lies between them.
-        let fraction = fraction.clamp(lowest.min(median), highest.max(median));
+        // The bound is rounded.
+        let fraction = fraction.clamp(median, highest.max(median));
         failed = failed.saturating_add(weighted.saturating_mul(fraction.into()));
     }
     failed.checked_div(checked).and_then(|fraction| u32::try_from(fraction).ok())
@@ -205,6 +204,7 @@ mod tests {
         assert!(accepts(clean, nothing) > 98_500, "{}", accepts(clean, nothing));
         let missing = verdict(200, 180, false);
         assert!(accepts(missing, clean) < 10_000, "{}", accepts(missing, clean));
+        assert_eq!(accepts(verdict(200, 200, false), clean), 0);
     }
 
     #[test]
@@ -269,7 +269,7 @@ mod tests {
             verdicts.extend(lies.iter().map(|(weight, failed)| (*weight, verdict(1_000, *failed, false))));
             let (said, alone) = (failed_fraction(&verdicts).unwrap(), failed_fraction(&verdicts[..1]).unwrap());
             prop_assert!(said <= upper_bound(alone, checked.into()).max(alone));
-            prop_assert!(said + 1 >= alone.min(PPM - upper_bound(PPM - alone, checked.into())));
+            prop_assert!(said >= alone);
         }
 
         #[test]
