@@ -15,7 +15,7 @@ use sp_crypto_hashing::blake2_256;
 use starling_mlnode_api::ModelDigest;
 use starling_primitives::H256;
 use starling_prompt::{BundleError, TokenizerBundle};
-use std::{fmt::Write, path::Path};
+use std::path::Path;
 
 /// Why a folder has no digest.
 #[derive(Debug, thiserror::Error)]
@@ -53,13 +53,17 @@ fn manifest(folder: &Path) -> Result<String, ModelError> {
         names.push(index.into());
     }
     names.sort_unstable();
-    let mut manifest = String::from("starling-model-v1\n");
-    for name in names {
-        let content = map(&folder.join(&name))?;
-        // Writing to a string cannot fail.
-        let _ = writeln!(manifest, "{} {} {name}", hex::encode(blake2_256(&content)), content.len());
-    }
-    Ok(manifest)
+    // A thread for each file: a large model has many, and each is read once more after this.
+    let lines: Result<Vec<String>, ModelError> = std::thread::scope(|scope| {
+        let hash = |name: String| {
+            let content = map(&folder.join(&name))?;
+            Ok(format!("{} {} {name}\n", hex::encode(blake2_256(&content)), content.len()))
+        };
+        let threads: Vec<_> = names.into_iter().map(|name| scope.spawn(move || hash(name))).collect();
+        let ended = threads.into_iter().map(std::thread::ScopedJoinHandle::join);
+        ended.map(|line| line.unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+    });
+    Ok(format!("starling-model-v1\n{}", lines?.concat()))
 }
 
 #[cfg(test)]

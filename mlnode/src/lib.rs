@@ -1,6 +1,7 @@
 //! The Starling ML node: an engine that makes and checks transcripts.
 //!
 //! - [`kernel`]: arithmetic on the processor, the same bits whatever the batch.
+//! - [`device`]: which device models run on.
 //! - [`model`]: weights, and what is computed with them.
 //! - [`prefix`]: beginnings that sequences have in common.
 //! - [`source`]: from a model to committed tokens: quantisation, penalties, the integer sampler.
@@ -13,6 +14,7 @@
 pub mod bench;
 pub mod candidates;
 pub mod config;
+pub mod device;
 pub mod digest;
 pub mod distribution;
 pub mod engine;

@@ -5,7 +5,7 @@ use crate::{
     distribution::Distribution,
     kernel::{Pool, Vector},
     measure::{distance, margin, Own},
-    model::{KvBlock, Model, ModelError, Rows, BLOCK_TOKENS},
+    model::{KvBlock, Model, ModelError, Question, Rates, Rows, BLOCK_TOKENS},
     prefix::{block_hash, PrefixCache},
 };
 use starling_primitives::{
@@ -133,6 +133,19 @@ pub trait TokenSource {
     fn shape(&self) -> Shape;
     /// Tells it what it may use; called before the first sequence is opened. Whatever does without is left as it is.
     fn use_resources(&mut self, _resources: &Resources) {}
+    /// Makes room for keys and values of so many tokens, all sequences together, where the device wants that beforehand; called
+    /// before the first sequence is opened.
+    fn reserve(&mut self, _tokens: u32) -> Result<(), SourceError> {
+        Ok(())
+    }
+    /// Name of the class of its numerics, as in a profile.
+    fn numerics(&self) -> &'static str {
+        "f32"
+    }
+    /// Measures the device that it runs on; `None` where that is the processor.
+    fn rates(&self) -> Option<Result<Rates, SourceError>> {
+        None
+    }
     /// Bytes of weights that a step of few tokens reads; 0 where that is not known.
     fn weight_bytes(&self) -> u64 {
         0
@@ -236,6 +249,12 @@ impl<M: Model> ModelSource<M> {
     fn distributions(&mut self, chunks: &[Chunk<'_>]) -> Result<Vec<Distribution>, SourceError> {
         let wanted: Vec<Wanted<'_>> = chunks.iter().flat_map(Wanted::of).collect();
         let k = usize::from(self.top_k);
+        if M::DISTRIBUTES {
+            let questions: Vec<Question> = wanted.iter().map(Wanted::question).collect();
+            let (all, time) = self.model.distributions(k, &questions)?;
+            self.transcript_time += time;
+            return Ok(all);
+        }
         let vector = Vector::new(self.pool.isa());
         let mut all = Vec::with_capacity(wanted.len());
         for (index, block) in wanted.chunks(ROWS_MAX).enumerate() {
@@ -294,6 +313,18 @@ impl<M: Model> TokenSource for ModelSource<M> {
         self.pool = Arc::new(Pool::new(resources.threads.max(1) as usize));
         self.model.set_pool(Arc::clone(&self.pool));
         self.prefixes = PrefixCache::new(resources.prefix_tokens as usize / BLOCK_TOKENS);
+    }
+
+    fn reserve(&mut self, tokens: u32) -> Result<(), SourceError> {
+        Ok(self.model.reserve(tokens)?)
+    }
+
+    fn numerics(&self) -> &'static str {
+        self.model.numerics()
+    }
+
+    fn rates(&self) -> Option<Result<Rates, SourceError>> {
+        Some(self.model.rates()?.map_err(SourceError::from))
     }
 
     fn weight_bytes(&self) -> u64 {
@@ -366,11 +397,27 @@ impl<'a> Wanted<'a> {
         }
     }
 
-    /// Subtracts the OpenAI penalties: `frequency x count + presence` for each token of the completion so far.
+    /// The row as a question to a model that answers it itself.
+    fn question(&self) -> Question {
+        Question {
+            changes: self.penalties().into_iter().collect(),
+            asked: self.asked.iter().map(|candidate| candidate.token).collect(),
+        }
+    }
+
     fn penalise(&self, logits: &mut [f32]) {
+        for (token, penalty) in self.penalties() {
+            if let Some(logit) = logits.get_mut(token as usize) {
+                *logit += penalty;
+            }
+        }
+    }
+
+    /// What the OpenAI penalties add to logits: less `frequency x count + presence` for each token of the completion so far.
+    fn penalties(&self) -> BTreeMap<u32, f32> {
         let params = self.draw.params;
         if params.frequency_penalty_milli == 0 && params.presence_penalty_milli == 0 {
-            return;
+            return BTreeMap::new();
         }
         let frequency = f32::from(params.frequency_penalty_milli) / 1_000.0;
         let presence = f32::from(params.presence_penalty_milli) / 1_000.0;
@@ -378,11 +425,7 @@ impl<'a> Wanted<'a> {
         for token in self.draw.completion.iter().take(self.position) {
             *counts.entry(*token).or_default() += 1.0;
         }
-        for (token, count) in counts {
-            if let Some(logit) = logits.get_mut(token as usize) {
-                *logit -= frequency * count + presence;
-            }
-        }
+        counts.into_iter().map(|(token, count)| (token, -(frequency * count + presence))).collect()
     }
 }
 

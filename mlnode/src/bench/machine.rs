@@ -1,6 +1,9 @@
 //! What bounds any engine on this machine: how fast memory is read, and how fast large products run.
 
-use crate::kernel::{Matrix, Packing, Pool, RowBuffer, Slab, Vector};
+use crate::{
+    kernel::{Matrix, Packing, Pool, RowBuffer, Slab, Vector},
+    model::Rates,
+};
 use std::{hint::black_box, io, time::Instant};
 
 /// Far more than any cache of a core holds; 512 MiB.
@@ -12,8 +15,14 @@ const INPUTS: usize = 1_024;
 /// Of so many tries the fastest counts: what else runs on the machine only slows it down.
 const TRIES: usize = 5;
 
+/// Measures the processor with so many threads.
+pub(super) fn rates(threads: u32) -> io::Result<Rates> {
+    let pool = Pool::new(threads.max(1) as usize);
+    Ok(Rates { read_bandwidth: read_bandwidth(&pool)?, product_rate: product_rate(&pool)? })
+}
+
 /// Bytes per second that all threads together read, from memory like that of the weights.
-pub(super) fn read_bandwidth(pool: &Pool) -> io::Result<f64> {
+fn read_bandwidth(pool: &Pool) -> io::Result<f64> {
     let mut data = Slab::<f32>::zeroed(READ_FLOATS)?;
     // Written once: pages that nobody wrote to are all the same one.
     data.fill(1.0);
@@ -29,7 +38,7 @@ pub(super) fn read_bandwidth(pool: &Pool) -> io::Result<f64> {
 }
 
 /// Floating-point operations per second of a large product.
-pub(super) fn product_rate(pool: &Pool) -> io::Result<f64> {
+fn product_rate(pool: &Pool) -> io::Result<f64> {
     let mut packing = Packing::<f32>::new(OUTPUTS, INPUTS)?;
     for output in 0..OUTPUTS {
         packing.push((0..INPUTS).map(|input| ((output * 31 + input * 17) % 13) as f32 - 6.0));
