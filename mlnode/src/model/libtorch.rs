@@ -15,6 +15,7 @@ mod layer;
 mod native;
 mod ops;
 mod plan;
+mod precision;
 mod recorder;
 mod regions;
 mod sampling;
@@ -22,6 +23,7 @@ mod store;
 #[cfg(test)]
 mod tests;
 
+pub use precision::{BadPrecision, Precision};
 pub use store::LibtorchKv;
 
 use self::{
@@ -49,7 +51,6 @@ use std::{
     collections::HashMap,
     ops::Range,
     path::Path,
-    str::FromStr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -62,34 +63,6 @@ const RATE_BYTES: i64 = 1 << 32;
 const RATE_WIDTH: i64 = 8_192;
 /// Of so many tries the fastest counts.
 const RATE_TRIES: u32 = 10;
-
-/// What numbers are computed with.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Precision {
-    /// As wide as the weights are stored; f32 on the processor, for which libtorch has no fast kernels of 16 bits.
-    #[default]
-    Stored,
-    /// f32, whatever the weights are.
-    F32,
-}
-
-/// A text that names no precision.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a precision is \"stored\" or \"f32\"")]
-pub struct BadPrecision;
-
-impl FromStr for Precision {
-    type Err = BadPrecision;
-
-    fn from_str(text: &str) -> Result<Self, BadPrecision> {
-        match text {
-            "stored" => Ok(Self::Stored),
-            "f32" => Ok(Self::F32),
-            _ => Err(BadPrecision),
-        }
-    }
-}
 
 /// A model ready to run.
 #[derive(Debug)]

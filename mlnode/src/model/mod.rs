@@ -10,7 +10,7 @@ mod weights;
 pub use config::{Family, ModelConfig};
 pub use decoder::Decoder;
 pub use kv::{KvBlock, SequenceKv, BLOCK_TOKENS};
-pub use libtorch::{Libtorch, LibtorchKv, Precision};
+pub use libtorch::{BadPrecision, Libtorch, LibtorchKv, Precision};
 pub use rope::RopeScaling;
 pub(crate) use weights::map;
 pub use weights::weight_files;
