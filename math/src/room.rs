@@ -28,7 +28,8 @@ mod tests {
 
     #[test]
     fn twice_the_share_within_bounds() {
-        let check = |weight, total, expected| assert_eq!(allowance(6_400, weight, total), expected, "{weight}");
+        let check =
+            |weight, total, expected| assert_eq!(allowance(6_400, weight, total), expected, "{weight}");
         check(0, 0, 800);
         check(0, 100, 100);
         check(1, 1_000, 100);

@@ -1,11 +1,11 @@
 """Writes a Qwen3 model with random weights as a Hugging Face folder, for benchmarks: speed does not depend on what the
 weights say.
 
-    python random_model.py SHAPE OUT [--dtype float32|bfloat16]
+    python random_model.py SHAPE OUT [--dtype float32|bfloat16] [--device cpu|cuda]
 
-SHAPE is `0.6b` (Qwen3-0.6B's: 28 layers, 1024 wide, vocabulary 151,936, tied) or `small` (8 layers, 512 wide,
-vocabulary 32,000, tied). The tokenizer is the demo model's: the engine wants one, and its tokens are in both
-vocabularies.
+SHAPE is `0.6b` (Qwen3-0.6B's: 28 layers, 1024 wide, vocabulary 151,936, tied), `8b` (Qwen3-8B's: 36 layers, 4096 wide,
+untied) or `small` (8 layers, 512 wide, vocabulary 32,000, tied). The tokenizer is the demo model's: the engine wants one,
+and its tokens are in all vocabularies. The weights are drawn on the device.
 """
 
 import argparse
@@ -17,6 +17,7 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 
 SHAPES = {
     "0.6b": dict(hidden=1024, inner=3072, layers=28, heads=16, kv_heads=8, dim=128, vocab=151_936),
+    "8b": dict(hidden=4096, inner=12288, layers=36, heads=32, kv_heads=8, dim=128, vocab=151_936, tied=False),
     "small": dict(hidden=512, inner=1536, layers=8, heads=8, kv_heads=4, dim=64, vocab=32_000),
 }
 DEMO = pathlib.Path(__file__).resolve().parent.parent / "demo-model"
@@ -27,6 +28,7 @@ def main() -> None:
     arguments.add_argument("shape", choices=SHAPES)
     arguments.add_argument("out", type=pathlib.Path)
     arguments.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
+    arguments.add_argument("--device", default="cpu")
     arguments = arguments.parse_args()
     shape = SHAPES[arguments.shape]
     torch.manual_seed(1)
@@ -39,11 +41,14 @@ def main() -> None:
         head_dim=shape["dim"],
         vocab_size=shape["vocab"],
         rope_parameters={"rope_type": "default", "rope_theta": 1e6},
-        tie_word_embeddings=True,
+        tie_word_embeddings=shape.get("tied", True),
         max_position_embeddings=4096,
     )
-    model = Qwen3ForCausalLM(config).eval()
-    model.to(getattr(torch, arguments.dtype)).save_pretrained(arguments.out)
+    torch.set_default_dtype(getattr(torch, arguments.dtype))
+    with torch.device(arguments.device):
+        model = Qwen3ForCausalLM(config).eval()
+    # Shards, so that what reads or hashes them can do several at a time.
+    model.save_pretrained(arguments.out, max_shard_size="2GB")
     for name in ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja"]:
         shutil.copy(DEMO / name, arguments.out / name)
 

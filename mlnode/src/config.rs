@@ -1,6 +1,9 @@
 //! Configuration: one TOML file, every field overridable by environment (`STARLING_MLNODE__LIMITS__REQUESTS_MAX=4`).
 
-use crate::{engine::EngineLimits, loader::LoadSpec, scheduler::Budget, source::Resources};
+use crate::{
+    device::DeviceChoice, engine::EngineLimits, loader::LoadSpec, model::Precision, scheduler::Budget,
+    source::Resources,
+};
 use figment::{
     providers::{Env, Format, Toml},
     Figment,
@@ -25,6 +28,17 @@ pub struct Config {
     /// Threads of the engine's arithmetic; 0 (the default) means one per core.
     #[serde(default)]
     pub threads: u32,
+    /// Where models run: `auto` (the default: the first CUDA device where there is one, else the processor), `cpu`, or `cuda:N`.
+    #[serde(default)]
+    pub device: DeviceChoice,
+    /// What they compute with on CUDA: `f32` (the default) or `stored`, as wide as the checkpoint's weights; it must be the class
+    /// that the profile names. On the processor it is always f32.
+    #[serde(default)]
+    pub precision: Precision,
+    /// libtorch's CUDA library, or its folder; when absent, `libtorch_cuda.so` beside the libtorch that the program is linked
+    /// with. Relative to the config file.
+    #[serde(default)]
+    pub cuda_library: Option<PathBuf>,
     /// File whose trimmed content is the bearer token of both ports, at least 16 characters. Relative to the config file.
     #[serde(default)]
     pub token_file: Option<PathBuf>,
@@ -86,7 +100,8 @@ pub struct Limits {
     /// Requests running at once (default 16); one more is answered 429.
     pub requests_max: u32,
     /// Tokens for whose keys and values there is room, all sequences together (default 65536). Each costs
-    /// `2 x layers x key heads x head width x 4` bytes. A quarter is closed to verification and sprints.
+    /// `2 x layers x key heads x head width x 4` bytes (x 2 with 16-bit weights on CUDA, where all of it is taken when the
+    /// model is loaded). A quarter is closed to verification and sprints.
     pub kv_tokens: u32,
     /// Tokens of one engine step (default 128): smaller means smoother streams, larger means faster prompts. At least
     /// `requests_max`.
@@ -230,8 +245,12 @@ impl Config {
     }
 
     fn resolve_paths(&mut self, base: &Path) {
-        let paths =
-            [self.token_file.as_mut(), self.models_dir.as_mut(), self.model.as_mut().map(|m| &mut m.folder)];
+        let paths = [
+            self.token_file.as_mut(),
+            self.models_dir.as_mut(),
+            self.cuda_library.as_mut(),
+            self.model.as_mut().map(|m| &mut m.folder),
+        ];
         for path in paths.into_iter().flatten() {
             *path = base.join(&path);
         }
@@ -393,6 +412,9 @@ mod tests {
         assert_eq!(config.load_spec().unwrap().top_k, 20);
         for field in [
             "threads",
+            "device",
+            "precision",
+            "cuda_library",
             "token_file",
             "models_dir",
             "[inference]",
@@ -427,6 +449,8 @@ mod tests {
             "token_file = \"short\"",
             "token_file = \"missing\"",
             "token_file = \"token\"\nunknown = 1",
+            "token_file = \"token\"\ndevice = \"gpu\"",
+            "token_file = \"token\"\nprecision = \"int8\"",
             "token_file = \"token\"\n[limits]\nrequests_max = 0",
             "token_file = \"token\"\n[limits]\nrequests_max = 300",
             "token_file = \"token\"\n[model]\nname = \"m\"\nfolder = \"nowhere\"",

@@ -53,6 +53,7 @@ fn manifest(folder: &Path) -> Result<String, ModelError> {
         names.push(index.into());
     }
     names.sort_unstable();
+    // A thread for each file: a large model has many, and each is read once more after this.
     let contents: Vec<_> = names
         .into_iter()
         .map(|name| Ok((map(&folder.join(&name))?, name)))
@@ -60,11 +61,19 @@ fn manifest(folder: &Path) -> Result<String, ModelError> {
     let mut progress = Progress::new("hashing weights");
     progress.expect(contents.iter().map(|(content, _)| content.len() as u64).sum());
     let mut manifest = String::from("starling-model-v1\n");
-    for (content, name) in contents {
-        // Writing to a string cannot fail.
-        let _ = writeln!(manifest, "{} {} {name}", hex::encode(blake2_256(&content)), content.len());
-        progress.advance(content.len() as u64);
-    }
+    std::thread::scope(|scope| {
+        let hash = |content: &[u8]| hex::encode(blake2_256(content));
+        let threads: Vec<_> = contents
+            .iter()
+            .map(|(content, name)| (scope.spawn(move || hash(content)), content, name))
+            .collect();
+        for (thread, content, name) in threads {
+            let digest = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            // Writing to a string cannot fail.
+            let _ = writeln!(manifest, "{digest} {} {name}", content.len());
+            progress.advance(content.len() as u64);
+        }
+    });
     Ok(manifest)
 }
 

@@ -61,7 +61,7 @@ impl KvRoom {
 }
 
 /// The tokens of the blocks that hold so many.
-fn in_blocks(tokens: u32) -> u32 {
+pub(crate) fn in_blocks(tokens: u32) -> u32 {
     tokens.checked_next_multiple_of(BLOCK_TOKENS).unwrap_or(u32::MAX)
 }
 

@@ -1,6 +1,7 @@
 //! The Starling ML node: an engine that makes and checks transcripts.
 //!
 //! - [`kernel`]: arithmetic on the processor, the same bits whatever the batch.
+//! - [`device`]: which device models run on.
 //! - [`model`]: weights, and what is computed with them.
 //! - [`prefix`]: beginnings that sequences have in common.
 //! - [`source`]: from a model to committed tokens: quantisation, penalties, the integer sampler.
@@ -19,6 +20,7 @@ pub mod candidates;
 pub mod config;
 pub mod constraint;
 pub mod detect;
+pub mod device;
 pub mod digest;
 pub mod distribution;
 pub mod doctor;

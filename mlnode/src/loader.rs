@@ -1,9 +1,10 @@
 //! From a model folder to something that runs.
 
 use crate::{
+    device::DeviceChoice,
     digest::{folder_digest, DigestError},
-    model::{check_room, Decoder, Libtorch, Model, ModelError},
-    source::{ModelSource, TokenSource},
+    model::{check_room, Decoder, Libtorch, Model, ModelError, Precision},
+    source::{ModelSource, SourceError, TokenSource},
 };
 use starling_mlnode_api::ModelDigest;
 use starling_primitives::H256;
@@ -74,6 +75,9 @@ pub enum LoadError {
     /// The weights cannot be used.
     #[error("the model is not usable")]
     Model(#[from] ModelError),
+    /// There is no memory for what it is to run.
+    #[error("the device has not the memory that the limits ask for")]
+    Reserve(#[source] SourceError),
     /// A loader's own reason.
     #[error("{0}")]
     Other(String),
@@ -98,12 +102,42 @@ impl Loader for FolderLoader {
 }
 
 /// Loads Hugging Face folders, to be run by libtorch.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct LibtorchLoader;
+#[derive(Clone, Copy, Debug)]
+pub struct LibtorchLoader {
+    /// Where they run.
+    pub device: tch::Device,
+    /// What they compute with.
+    pub precision: Precision,
+}
+
+impl LibtorchLoader {
+    /// On the processor, in the class of the engine's own kernels.
+    pub fn processor() -> Self {
+        Self { device: tch::Device::Cpu, precision: Precision::F32 }
+    }
+}
 
 impl Loader for LibtorchLoader {
     fn load(&self, spec: &LoadSpec) -> Result<Loaded, LoadError> {
-        load_as(spec, Libtorch::load)
+        load_as(spec, |folder| Libtorch::load(folder, self.device, self.precision))
+    }
+}
+
+/// Loads for a device: libtorch on CUDA, the engine's own kernels on the processor.
+pub fn device_loader(
+    device: DeviceChoice,
+    cuda_library: Option<&Path>,
+    precision: Precision,
+) -> Result<Box<dyn Loader>, ModelError> {
+    Ok(match device.resolve(cuda_library)? {
+        Some(number) => Box::new(LibtorchLoader { device: tch::Device::Cuda(number), precision }),
+        None => Box::new(FolderLoader),
+    })
+}
+
+impl Loader for Box<dyn Loader> {
+    fn load(&self, spec: &LoadSpec) -> Result<Loaded, LoadError> {
+        self.as_ref().load(spec)
     }
 }
 

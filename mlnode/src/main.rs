@@ -4,14 +4,16 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use starling_mlnode::{
-    bench::{bench, BenchPlan, PeerCommand},
+    bench::{bench, compare_device, BenchPlan, Lengths, PeerCommand},
     calibrate::{calibrate, CalibrationPlan, Sizes},
     config::{self, Config, Log},
     detect::{detect, DetectionPlan, Row},
+    device::DeviceChoice,
     digest::folder_digest,
     doctor::{examine, Examination},
     load_test::{load_test, LoadPlan},
-    loader::{FolderLoader, LibtorchLoader, LoadSpec},
+    loader::{device_loader, LibtorchLoader, LoadSpec, Loader},
+    model::Precision,
     node::Node,
 };
 use starling_primitives::profile::{Calibration, MAX_K};
@@ -67,9 +69,9 @@ enum Command {
         /// Tokens to generate.
         #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u32).range(2..))]
         tokens: u32,
-        /// Sequences decoded together.
-        #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..))]
-        batch: u32,
+        /// Sequences decoded together; several numbers, with commas between them, for a list of figures each.
+        #[arg(long, value_name = "N,...", default_value = "8", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..))]
+        batch: Vec<u32>,
         /// Threads of every engine.
         #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
         threads: u32,
@@ -79,9 +81,11 @@ enum Command {
         /// Another engine to take turns with; see docs/mlnode.md. May be repeated.
         #[arg(long = "peer", value_name = "NAME=PROGRAM ARGUMENT ...")]
         peers: Vec<PeerCommand>,
-        /// Run the model with libtorch instead of the engine's own kernels.
+        /// Run the model with libtorch instead of the engine's own kernels, on the processor too.
         #[arg(long)]
         libtorch: bool,
+        #[command(flatten)]
+        device: DeviceArgs,
     },
     /// Find out what honest hosts differ by: a profile's calibration, as JSON.
     Calibrate {
@@ -153,11 +157,49 @@ enum Command {
         #[arg(long)]
         patternless: bool,
     },
+    /// Compare the log-probabilities that a device gives with those of the engine's own kernels; one JSON object per line.
+    Compare {
+        /// A Hugging Face model folder.
+        folder: PathBuf,
+        /// Threads of the processor.
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
+        threads: u32,
+        #[command(flatten)]
+        device: DeviceArgs,
+    },
+}
+
+/// Where models run, as in the configuration.
+#[derive(clap::Args)]
+struct DeviceArgs {
+    /// auto, cpu or cuda:N.
+    #[arg(long, default_value = "cpu")]
+    device: DeviceChoice,
+    /// stored (as wide as the weights) or f32.
+    #[arg(long, default_value = "stored")]
+    precision: Precision,
+    /// libtorch's CUDA library, or its folder.
+    #[arg(long, value_name = "PATH")]
+    cuda_library: Option<PathBuf>,
+}
+
+impl DeviceArgs {
+    /// libtorch's device; the processor where there is no other.
+    fn libtorch(&self) -> anyhow::Result<LibtorchLoader> {
+        let number = self.device.resolve(self.cuda_library.as_deref())?;
+        let device = number.map_or(tch::Device::Cpu, tch::Device::Cuda);
+        Ok(LibtorchLoader { device, precision: self.precision })
+    }
+
+    fn loader(&self) -> anyhow::Result<Box<dyn Loader>> {
+        Ok(device_loader(self.device, self.cuda_library.as_deref(), self.precision)?)
+    }
 }
 
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     if let Some(command) = args.command {
+        start_log(&Log::default())?;
         return run_command(command);
     }
     let path = args.config.context("--config is missing")?;
@@ -170,6 +212,8 @@ fn main() -> anyhow::Result<()> {
         return Ok(());
     }
     start_log(&config.log)?;
+    let loader = device_loader(config.device, config.cuda_library.as_deref(), config.precision)
+        .context("cannot use the configured device")?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(SERVER_THREADS)
         .enable_all()
@@ -177,7 +221,7 @@ fn main() -> anyhow::Result<()> {
         .context("cannot start the runtime")?;
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
-        let node = Node::start(&config, Box::new(FolderLoader)).await?;
+        let node = Node::start(&config, loader).await?;
         node.run_until(async move {
             tokio::select! {
                 _ = terminate.recv() => {}
@@ -210,14 +254,14 @@ fn run_command(command: Command) -> anyhow::Result<()> {
                 return Err(reason).context("this machine cannot serve the model");
             }
         }
-        Command::Bench { folder, prompt, tokens, batch, threads, rounds, peers, libtorch } => {
+        Command::Bench { folder, prompt, tokens, batch, threads, rounds, peers, libtorch, device } => {
             let (name, max_context) = ("bench".into(), prompt.saturating_add(tokens));
             let spec = LoadSpec { name, folder, top_k: MAX_K, max_context, weights_digest: None };
-            let plan = BenchPlan { prompt, tokens, batch, threads, rounds, peers };
+            let plan = BenchPlan { prompt, tokens, batches: batch, threads, rounds, peers };
             let lines = if libtorch {
-                bench(&LibtorchLoader, &spec, &plan)?
+                bench(&device.libtorch()?, &spec, &plan)?
             } else {
-                bench(&FolderLoader, &spec, &plan)?
+                bench(&device.loader()?, &spec, &plan)?
             };
             for line in lines {
                 println!("{}", serde_json::to_string(&line)?);
@@ -253,6 +297,11 @@ fn run_command(command: Command) -> anyhow::Result<()> {
                 println!("{}", serde_json::to_string(&line)?);
             }
             anyhow::ensure!(report.errors.is_empty(), "errors: {:#?}", report.errors);
+        }
+        Command::Compare { folder, threads, device } => {
+            for line in compare_device(&folder, threads, &device.libtorch()?, &Lengths::default())? {
+                println!("{}", serde_json::to_string(&line)?);
+            }
         }
     }
     Ok(())

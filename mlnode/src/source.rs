@@ -6,7 +6,7 @@ use crate::{
     distribution::Distribution,
     kernel::{Pool, Vector},
     measure::{distance, margin, Own},
-    model::{KvBlock, Model, ModelError, Rows, BLOCK_TOKENS},
+    model::{KvBlock, Model, ModelError, Question, Rates, Rows, BLOCK_TOKENS},
     prefix::{block_hash, PrefixCache},
 };
 use starling_primitives::{
@@ -142,6 +142,13 @@ pub trait TokenSource {
     fn shape(&self) -> Shape;
     /// Tells it what it may use; called before the first sequence is opened.
     fn use_resources(&mut self, resources: &Resources);
+    /// Makes room for keys and values of so many tokens, all sequences together, where the device wants that beforehand; called
+    /// before the first sequence is opened.
+    fn reserve(&mut self, tokens: u32) -> Result<(), SourceError>;
+    /// Name of the class of its numerics, as in a profile.
+    fn numerics(&self) -> &'static str;
+    /// Measures the device that it runs on; `None` where that is the processor.
+    fn rates(&self) -> Option<Result<Rates, SourceError>>;
     /// Number of weights that each token meets.
     fn parameters_per_token(&self) -> u64;
     /// Bytes of weights that a step of one token reads; 0 where that is not known.
@@ -241,6 +248,13 @@ impl<M: Model> ModelSource<M> {
     fn distributions(&mut self, chunks: &[Chunk<'_>]) -> Result<Vec<Distribution>, SourceError> {
         let wanted: Vec<Wanted<'_>> = chunks.iter().flat_map(Wanted::of).collect();
         let k = usize::from(self.top_k);
+        // What a grammar allows is a long list, and known here: such rows are looked at here, wherever the model runs.
+        if M::DISTRIBUTES && wanted.iter().all(|row| row.allowed().is_none()) {
+            let questions: Vec<Question> = wanted.iter().map(Wanted::question).collect();
+            let (all, time) = self.model.distributions(k, &questions)?;
+            self.transcript_time += time;
+            return Ok(all);
+        }
         let vector = Vector::new(self.pool.isa());
         let mut all = Vec::with_capacity(wanted.len());
         for (index, block) in wanted.chunks(ROWS_MAX).enumerate() {
@@ -300,6 +314,18 @@ impl<M: Model> TokenSource for ModelSource<M> {
         self.pool = Arc::new(Pool::new(resources.threads.max(1) as usize));
         self.model.set_pool(Arc::clone(&self.pool));
         self.prefixes = PrefixCache::new(resources.prefix_tokens as usize / BLOCK_TOKENS);
+    }
+
+    fn reserve(&mut self, tokens: u32) -> Result<(), SourceError> {
+        Ok(self.model.reserve(tokens)?)
+    }
+
+    fn numerics(&self) -> &'static str {
+        self.model.numerics()
+    }
+
+    fn rates(&self) -> Option<Result<Rates, SourceError>> {
+        Some(self.model.rates()?.map_err(SourceError::from))
     }
 
     fn parameters_per_token(&self) -> u64 {
@@ -376,16 +402,41 @@ impl<'a> Wanted<'a> {
         }
     }
 
-    fn constrain(&self, logits: &mut [f32]) {
+    /// The tokens that may stand here; `None`: any.
+    fn allowed(&self) -> Option<&TokenSet> {
         let place = self.position.saturating_sub(self.draw.position as usize);
-        constrain(logits, self.draw.bias, self.draw.allowed.get(place).and_then(Option::as_ref));
+        self.draw.allowed.get(place).and_then(Option::as_ref)
     }
 
-    /// Subtracts the OpenAI penalties: `frequency x count + presence` for each token of the completion so far.
+    fn constrain(&self, logits: &mut [f32]) {
+        constrain(logits, self.draw.bias, self.allowed());
+    }
+
+    /// The row as a question to a model that answers it itself. Of a constraint only the bias is in it.
+    fn question(&self) -> Question {
+        let mut changes = self.penalties();
+        for bias in self.draw.bias {
+            *changes.entry(bias.token).or_default() += bias.milli as f32 / 1_000.0;
+        }
+        Question {
+            changes: changes.into_iter().collect(),
+            asked: self.asked.iter().map(|candidate| candidate.token).collect(),
+        }
+    }
+
     fn penalise(&self, logits: &mut [f32]) {
+        for (token, penalty) in self.penalties() {
+            if let Some(logit) = logits.get_mut(token as usize) {
+                *logit += penalty;
+            }
+        }
+    }
+
+    /// What the OpenAI penalties add to logits: less `frequency x count + presence` for each token of the completion so far.
+    fn penalties(&self) -> BTreeMap<u32, f32> {
         let params = self.draw.params;
         if params.frequency_penalty_milli == 0 && params.presence_penalty_milli == 0 {
-            return;
+            return BTreeMap::new();
         }
         let frequency = f32::from(params.frequency_penalty_milli) / 1_000.0;
         let presence = f32::from(params.presence_penalty_milli) / 1_000.0;
@@ -393,11 +444,7 @@ impl<'a> Wanted<'a> {
         for token in self.draw.completion.iter().take(self.position) {
             *counts.entry(*token).or_default() += 1.0;
         }
-        for (token, count) in counts {
-            if let Some(logit) = logits.get_mut(token as usize) {
-                *logit -= frequency * count + presence;
-            }
-        }
+        counts.into_iter().map(|(token, count)| (token, -(frequency * count + presence))).collect()
     }
 }
 

@@ -8,6 +8,7 @@ use serde_json::json;
 use starling_mlnode::{
     config::Limits,
     loader::{FolderLoader, LoadError, LoadSpec, Loaded, Loader},
+    model::Rates,
     source::{Chunk, Draw, Output, Resources, SequenceId, Shape, SourceError, Task, TokenSource},
 };
 use starling_mlnode_api::{FinishReason, GenerateRequest, MlNode, VerifyItem, VerifyOutcome, VerifyRequest};
@@ -177,6 +178,15 @@ impl TokenSource for Careless {
     }
     fn use_resources(&mut self, resources: &Resources) {
         self.0.use_resources(resources)
+    }
+    fn reserve(&mut self, tokens: u32) -> Result<(), SourceError> {
+        self.0.reserve(tokens)
+    }
+    fn numerics(&self) -> &'static str {
+        self.0.numerics()
+    }
+    fn rates(&self) -> Option<Result<Rates, SourceError>> {
+        self.0.rates()
     }
     fn parameters_per_token(&self) -> u64 {
         self.0.parameters_per_token()

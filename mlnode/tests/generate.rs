@@ -7,6 +7,7 @@ use futures::StreamExt;
 use starling_mlnode::{
     config::Limits,
     loader::{FolderLoader, LoadError, LoadSpec, Loaded, Loader},
+    model::Rates,
     source::{Chunk, Output, Resources, SequenceId, Shape, SourceError, TokenSource},
 };
 use starling_mlnode_api::{
@@ -261,6 +262,19 @@ impl TokenSource for BackFilling {
     fn use_resources(&mut self, resources: &Resources) {
         self.generating.use_resources(resources);
         self.shown.use_resources(resources);
+    }
+
+    fn reserve(&mut self, tokens: u32) -> Result<(), SourceError> {
+        self.generating.reserve(tokens)?;
+        self.shown.reserve(tokens)
+    }
+
+    fn numerics(&self) -> &'static str {
+        self.shown.numerics()
+    }
+
+    fn rates(&self) -> Option<Result<Rates, SourceError>> {
+        self.shown.rates()
     }
 
     fn parameters_per_token(&self) -> u64 {

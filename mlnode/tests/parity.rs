@@ -3,7 +3,7 @@
 use safetensors::SafeTensors;
 use starling_mlnode::{
     kernel::{Isa, Pool},
-    model::{Decoder, Family, Libtorch, Model, Rows},
+    model::{Decoder, Libtorch, Model, Precision, Rows},
 };
 use std::{
     path::{Path, PathBuf},
@@ -75,6 +75,7 @@ fn best(logits: &[f32]) -> u32 {
 fn check<M: Model>(name: &str, model: &mut M, reference: &Reference) -> Vec<f32> {
     let (prompt, vocab) = (&reference.prompt, model.config().vocab_size as usize);
     let capacity = (prompt.len() + reference.greedy.len()) as u32;
+    model.reserve(3 * capacity.next_multiple_of(32)).unwrap();
 
     let mut kv = model.new_sequence(capacity).unwrap();
     let logits = prompt.len() as u32;
@@ -162,8 +163,9 @@ fn logits_agree_with_transformers() {
         let reference = Reference::read(&folder);
         assert_eq!(reference.greedy.len(), 64);
         let mut model = Decoder::load(&folder).unwrap();
-        if model.config().family == Family::Qwen3 && model.config().weight_blocks.is_none() {
-            check(&format!("{name}, libtorch"), &mut Libtorch::load(&folder).unwrap(), &reference);
+        if Libtorch::runs(model.config()) {
+            let mut libtorch = Libtorch::load(&folder, tch::Device::Cpu, Precision::Stored).unwrap();
+            check(&format!("{name}, libtorch"), &mut libtorch, &reference);
         }
         let mut all = Vec::new();
         for isa in Isa::available() {

@@ -8,6 +8,7 @@ use anyhow::{bail, ensure, Context, Result};
 use serde_json::{Map, Value};
 use starling_mlnode::{
     loader::{FolderLoader, LoadError, LoadSpec, Loaded, Loader},
+    model::Rates,
     source::{Chunk, Output, Resources, SequenceId, Shape, SourceError, Task, TokenSource},
 };
 use starling_primitives::transcript::{Candidate, TokenRecord, MAX_TAIL_Q};
@@ -190,6 +191,19 @@ impl TokenSource for CheatingSource {
     fn use_resources(&mut self, resources: &Resources) {
         self.honest.use_resources(resources);
         self.dishonest.use_resources(resources);
+    }
+
+    fn reserve(&mut self, tokens: u32) -> Result<(), SourceError> {
+        self.dishonest.reserve(tokens)?;
+        self.honest.reserve(tokens)
+    }
+
+    fn numerics(&self) -> &'static str {
+        self.honest.numerics()
+    }
+
+    fn rates(&self) -> Option<Result<Rates, SourceError>> {
+        self.honest.rates()
     }
 
     fn parameters_per_token(&self) -> u64 {

@@ -2,6 +2,7 @@
 
 use starling_mlnode::{
     loader::{FolderLoader, LoadError, LoadSpec, Loaded, Loader},
+    model::Rates,
     source::{Chunk, Output, Resources, SequenceId, Shape, SourceError, TokenSource},
 };
 use std::time::Duration;
@@ -29,6 +30,18 @@ impl TokenSource for SlowSource {
 
     fn use_resources(&mut self, resources: &Resources) {
         self.0.use_resources(resources);
+    }
+
+    fn reserve(&mut self, tokens: u32) -> Result<(), SourceError> {
+        self.0.reserve(tokens)
+    }
+
+    fn numerics(&self) -> &'static str {
+        self.0.numerics()
+    }
+
+    fn rates(&self) -> Option<Result<Rates, SourceError>> {
+        self.0.rates()
     }
 
     fn parameters_per_token(&self) -> u64 {

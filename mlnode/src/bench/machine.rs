@@ -1,6 +1,9 @@
 //! What bounds any engine on this machine: how fast memory is read, and how fast large products run.
 
-use crate::kernel::{Matrix, Packing, Pool, RowBuffer, Slab, Vector};
+use crate::{
+    kernel::{Matrix, Packing, Pool, RowBuffer, Slab, Vector},
+    model::Rates,
+};
 use std::{hint::black_box, io, time::Instant};
 
 /// Far more than any cache of a core holds; 512 MiB.
@@ -11,6 +14,12 @@ const OUTPUTS: usize = 3_072;
 const INPUTS: usize = 1_024;
 /// Of so many tries the fastest counts: what else runs on the machine only slows it down.
 const TRIES: usize = 5;
+
+/// Measures the processor with so many threads.
+pub(super) fn rates(threads: u32) -> io::Result<Rates> {
+    let pool = Pool::new(threads.max(1) as usize);
+    Ok(Rates { read_bandwidth: read_bandwidth(&pool)?, product_rate: product_rate(&pool)? })
+}
 
 /// Bytes per second that all threads together read, from memory like that of the weights.
 pub(crate) fn read_bandwidth(pool: &Pool) -> io::Result<f64> {

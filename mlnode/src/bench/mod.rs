@@ -1,14 +1,18 @@
-//! `starling-mlnode bench`: what this machine makes of a model, as JSON lines, beside other engines in the same run.
+//! `starling-mlnode bench`: what this machine makes of a model, as JSON lines, beside other engines in the same run; and
+//! `starling-mlnode compare`: how far a device's numbers are from those of the engine's own kernels.
 
+mod compare;
 pub(crate) mod machine;
 mod peer;
 
+pub use compare::{compare_device, Lengths};
 pub use peer::{BadPeer, PeerCommand};
 
 use self::peer::Peer;
 use crate::{
-    kernel::Pool,
+    kv::in_blocks,
     loader::{LoadError, LoadSpec, Loader},
+    model::{ModelError, Rates},
     source::{Chunk, Draw, Output, Resources, SequenceId, SourceError, Task, TokenSource},
     verify::replay_item,
 };
@@ -30,8 +34,8 @@ pub struct BenchPlan {
     pub prompt: u32,
     /// Tokens to generate.
     pub tokens: u32,
-    /// Sequences decoded together.
-    pub batch: u32,
+    /// Sequences decoded together: one list of figures for each.
+    pub batches: Vec<u32>,
     /// Threads of every engine.
     pub threads: u32,
     /// Turns; the median of each figure counts.
@@ -61,6 +65,9 @@ pub enum BenchError {
     /// A step failed.
     #[error("a step failed")]
     Step(#[from] SourceError),
+    /// A model failed.
+    #[error("a model failed")]
+    Model(#[from] ModelError),
     /// A peer cannot be started, or has ended.
     #[error("the peer {name} failed")]
     Peer {
@@ -106,13 +113,16 @@ pub fn bench(
     spec: &LoadSpec,
     plan: &BenchPlan,
 ) -> Result<Vec<Measurement>, BenchError> {
-    let pool = Pool::new(plan.threads.max(1) as usize);
-    let bandwidth = machine::read_bandwidth(&pool).map_err(BenchError::Memory)?;
-    let product_rate = machine::product_rate(&pool).map_err(BenchError::Memory)?;
-    drop(pool);
     let mut source = loader.load(spec)?.source;
     source.use_resources(&Resources { threads: plan.threads, prefix_tokens: 0 });
     let source = source.as_mut();
+    let rates = match source.rates() {
+        Some(rates) => rates?,
+        None => machine::rates(plan.threads).map_err(BenchError::Memory)?,
+    };
+    let most = plan.batches.iter().copied().max().unwrap_or_default();
+    let capacity = in_blocks(plan.prompt.saturating_add(plan.tokens));
+    source.reserve(capacity.saturating_mul(most))?;
     let shape = source.shape();
     let prompt = prompt(plan.prompt, shape.vocab_size);
     let start = |command: &PeerCommand| {
@@ -120,37 +130,32 @@ pub fn bench(
         Peer::start(command, plan.threads).map_err(failed)
     };
     let mut peers = plan.peers.iter().map(start).collect::<Result<Vec<_>, _>>()?;
-    let mut ours = Vec::new();
-    let mut theirs: Vec<Vec<Turn>> = peers.iter().map(|_| Vec::new()).collect();
-    // Turn 0 warms everybody up.
-    for turn in 0..=plan.rounds.max(1) {
-        let own = own_turn(source, &prompt, plan)?;
-        for (peer, turns) in peers.iter_mut().zip(&mut theirs) {
-            let found = peer_turn(peer, &prompt, plan)
-                .map_err(|source| BenchError::Peer { name: peer.name.clone(), source })?;
+    let mut lines = Vec::new();
+    for batch in &plan.batches {
+        let mut ours = Vec::new();
+        let mut theirs: Vec<Vec<Turn>> = peers.iter().map(|_| Vec::new()).collect();
+        // Turn 0 warms everybody up.
+        for turn in 0..=plan.rounds.max(1) {
+            let own = own_turn(source, &prompt, plan, *batch)?;
+            for (peer, turns) in peers.iter_mut().zip(&mut theirs) {
+                let found = peer_turn(peer, &prompt, plan, *batch)
+                    .map_err(|source| BenchError::Peer { name: peer.name.clone(), source })?;
+                if turn > 0 {
+                    turns.push(found);
+                }
+            }
             if turn > 0 {
-                turns.push(found);
+                ours.push(own);
             }
         }
-        if turn > 0 {
-            ours.push(own);
+        lines.push(Measurement { name: "batch".into(), value: f64::from(*batch), unit: "sequences" });
+        let weights = WeightsRead { per_token: source.parameters_per_token(), bytes: source.weight_bytes() };
+        lines.extend(figures(&ours, &rates, plan, &weights));
+        for (peer, turns) in peers.iter().zip(&theirs) {
+            compare(&peer.name, &ours, turns, &mut lines);
         }
     }
-    let machine = Machine { bandwidth, product_rate };
-    let weights = WeightsRead { per_token: source.parameters_per_token(), bytes: source.weight_bytes() };
-    let mut lines = figures(&ours, &machine, plan, &weights);
-    for (peer, turns) in peers.iter().zip(&theirs) {
-        compare(&peer.name, &ours, turns, &mut lines);
-    }
     Ok(lines)
-}
-
-/// What bounds every engine.
-struct Machine {
-    /// Bytes per second.
-    bandwidth: f64,
-    /// Operations per second.
-    product_rate: f64,
 }
 
 /// What a step of one token takes of the model.
@@ -161,39 +166,44 @@ struct WeightsRead {
     bytes: u64,
 }
 
-fn own_turn(source: &mut dyn TokenSource, prompt: &[u32], plan: &BenchPlan) -> Result<Turn, BenchError> {
+fn own_turn(
+    source: &mut dyn TokenSource,
+    prompt: &[u32],
+    plan: &BenchPlan,
+    batch: u32,
+) -> Result<Turn, BenchError> {
     let one = generate(source, prompt, plan.tokens, 1)?;
-    let several = generate(source, prompt, plan.tokens, plan.batch)?;
+    let several = generate(source, prompt, plan.tokens, batch)?;
     let alone = check(source, &one, 1)?;
-    let together = check(source, &one, plan.batch)?;
+    let together = check(source, &one, batch)?;
     // The first token comes with the prefill.
     let decoded = f64::from(plan.tokens.saturating_sub(1));
     let seconds = |time: Duration| time.as_secs_f64();
     Ok(Turn {
         prefill: f64::from(plan.prompt) / seconds(one.prefill),
         decode_one: decoded / seconds(one.decode),
-        decode_several: decoded * f64::from(plan.batch) / seconds(several.decode),
+        decode_several: decoded * f64::from(batch) / seconds(several.decode),
         generation: seconds(one.prefill + one.decode),
-        together: seconds(several.prefill + several.decode) / f64::from(plan.batch),
+        together: seconds(several.prefill + several.decode) / f64::from(batch),
         making_one: seconds(one.making),
         making_several: seconds(several.making),
         decode_seconds: seconds(one.decode),
         decode_several_seconds: seconds(several.decode),
         replay: seconds(alone.0),
         verify: seconds(alone.0 + alone.1),
-        verify_together: seconds(together.0 + together.1) / f64::from(plan.batch),
+        verify_together: seconds(together.0 + together.1) / f64::from(batch),
         bytes: one.transcript.len() as f64,
     })
 }
 
-fn peer_turn(peer: &mut Peer, prompt: &[u32], plan: &BenchPlan) -> std::io::Result<Turn> {
+fn peer_turn(peer: &mut Peer, prompt: &[u32], plan: &BenchPlan, batch: u32) -> std::io::Result<Turn> {
     let one = peer.measure(prompt, 1, plan.tokens)?;
-    let several = peer.measure(prompt, plan.batch, plan.tokens)?;
+    let several = peer.measure(prompt, batch, plan.tokens)?;
     let decoded = f64::from(plan.tokens.saturating_sub(1));
     Ok(Turn {
         prefill: f64::from(plan.prompt) / one.prefill,
         decode_one: decoded / one.decode,
-        decode_several: decoded * f64::from(plan.batch) / several.decode,
+        decode_several: decoded * f64::from(batch) / several.decode,
         ..Turn::default()
     })
 }
@@ -206,18 +216,18 @@ fn median(turns: &[Turn], figure: impl Fn(&Turn) -> f64) -> f64 {
     (at(low) + at(high)) / 2.0
 }
 
-fn figures(turns: &[Turn], machine: &Machine, plan: &BenchPlan, weights: &WeightsRead) -> Vec<Measurement> {
+fn figures(turns: &[Turn], machine: &Rates, plan: &BenchPlan, weights: &WeightsRead) -> Vec<Measurement> {
     let tokens = f64::from(plan.tokens);
     let decode = median(turns, |t| t.decode_one);
     // A multiplication and an addition for each weight that a token meets.
     let pass = 2.0 * weights.per_token as f64 * (f64::from(plan.prompt) + tokens - 1.0);
     let list = [
-        ("machine_read_bandwidth", machine.bandwidth / 1e9, "GB/s"),
+        ("machine_read_bandwidth", machine.read_bandwidth / 1e9, "GB/s"),
         ("machine_product_rate", machine.product_rate / 1e9, "GFLOP/s"),
         ("prefill", median(turns, |t| t.prefill), "tokens/s"),
         ("decode_batch_1", decode, "tokens/s"),
         ("decode_batch_n", median(turns, |t| t.decode_several), "tokens/s"),
-        ("decode_of_bandwidth", decode * weights.bytes as f64 / machine.bandwidth, "ratio"),
+        ("decode_of_bandwidth", decode * weights.bytes as f64 / machine.read_bandwidth, "ratio"),
         ("transcript_of_decode_batch_1", median(turns, |t| t.making_one / t.decode_seconds), "ratio"),
         (
             "transcript_of_decode_batch_n",

@@ -207,7 +207,7 @@ impl Bench {
             "weights as stored -> the same rounded to bf16",
             "another weights digest: in the class f32 that is another model, not an honest difference".into(),
         )];
-        let other = match plan.libtorch.then(|| LibtorchLoader.load(&spec)) {
+        let other = match plan.libtorch.then(|| LibtorchLoader::processor().load(&spec)) {
             Some(Ok(loaded)) => Ok(loaded.source),
             Some(Err(error)) => Err(error.to_string()),
             None => Err("switched off".into()),

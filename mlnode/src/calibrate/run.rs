@@ -2,6 +2,7 @@
 
 use super::workload::Question;
 use crate::{
+    kv::in_blocks,
     source::{Chunk, Draw, Output, SequenceId, SourceError, Task, TokenSource},
     verify::{replay_item, Ready},
 };
@@ -31,13 +32,27 @@ impl Writing<'_> {
     fn chunk(&self) -> Chunk<'_> {
         let position = self.completion.len() as u32;
         let params = &self.question.header.sampling;
-        let draw = Draw { tape: &self.tape, params, completion: &self.completion, position, bias: &[], allowed: &[] };
+        let draw = Draw {
+            tape: &self.tape,
+            params,
+            completion: &self.completion,
+            position,
+            bias: &[],
+            allowed: &[],
+        };
         let tokens = match self.completion.last() {
             Some(last) => std::slice::from_ref(last),
             None => &self.question.prompt,
         };
         Chunk { sequence: self.index as SequenceId, tokens, task: Task::Choose(draw) }
     }
+}
+
+/// Tokens that a batch of these questions takes at most.
+fn room(questions: &[Question], batch: usize) -> u32 {
+    let tokens = |one: &Question| (one.prompt.len() as u32).saturating_add(one.header.max_tokens);
+    let longest = questions.iter().map(tokens).max().unwrap_or_default();
+    in_blocks(longest).saturating_mul(batch.max(1) as u32)
 }
 
 /// Answers all questions, `batch` of them at a time; transcripts in the questions' order. An answer ends at its
@@ -49,6 +64,7 @@ pub(crate) fn answer(
     ends: impl Fn(&Question, &[u32]) -> bool,
     progress: &ProgressBar,
 ) -> Result<Vec<Transcript>, SourceError> {
+    source.reserve(room(questions, batch))?;
     let mut transcripts: Vec<Option<Transcript>> = questions.iter().map(|_| None).collect();
     let mut waiting = questions.iter().enumerate();
     let mut writing: Vec<Writing<'_>> = Vec::with_capacity(batch);
@@ -105,6 +121,7 @@ pub(crate) fn check(
     batch: usize,
     progress: &ProgressBar,
 ) -> Result<Vec<VerifyOutcome>, SourceError> {
+    source.reserve(room(questions, batch))?;
     let shape = source.shape();
     let mut outcomes = Vec::with_capacity(questions.len());
     let mut ready: Vec<(usize, Ready)> = Vec::new();
@@ -154,7 +171,14 @@ fn measure(source: &mut dyn TokenSource, ready: &[(usize, Ready)]) -> Result<Vec
         let sequence = *index as SequenceId;
         source.open(sequence, one.capacity())?;
         // The rows of the chunk's last tokens are those of the records: one for each token of the completion.
-        let draw = Draw { tape: &one.tape, params: &one.params, completion: &one.completion, position: 0, bias: &[], allowed: &[] };
+        let draw = Draw {
+            tape: &one.tape,
+            params: &one.params,
+            completion: &one.completion,
+            position: 0,
+            bias: &[],
+            allowed: &[],
+        };
         chunks.push(Chunk { sequence, tokens: &one.tokens, task: Task::Measure(draw, &one.records) });
     }
     let outputs = source.step(&chunks)?;

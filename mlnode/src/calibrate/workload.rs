@@ -50,8 +50,14 @@ pub struct Question {
 
 impl Question {
     fn new(kind: Kind, prompt: Vec<u32>, sampling: SamplingParams, max_tokens: u32, nonce: [u8; 32]) -> Self {
-        let header =
-            RequestHeader { profile: 0, prompt_hash: prompt_hash(&prompt), sampling, max_tokens, constraint: None, nonce };
+        let header = RequestHeader {
+            profile: 0,
+            prompt_hash: prompt_hash(&prompt),
+            sampling,
+            max_tokens,
+            constraint: None,
+            nonce,
+        };
         let tape_seed = tape_seed(&H256(nonce), &header.id());
         Self { kind, prompt, header, tape_seed }
     }

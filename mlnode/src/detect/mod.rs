@@ -166,7 +166,7 @@ pub fn detect(
     };
     let honest = court.honest.clone();
     add(court.row("none: the engine's kernels", Dress::Honest, &honest)?);
-    if let Ok(mut loaded) = LibtorchLoader.load(&load_spec(plan.folder.clone())) {
+    if let Ok(mut loaded) = LibtorchLoader::processor().load(&load_spec(plan.folder.clone())) {
         let transcripts = court.answers(loaded.source.as_mut(), u32::MAX)?;
         add(court.row("none: libtorch", Dress::Honest, &transcripts)?);
     }
@@ -291,7 +291,9 @@ impl<'a> Court<'a> {
             let figures = match outcome {
                 VerifyOutcome::Figures(figures) => Some(figures),
                 VerifyOutcome::ReplayFailed { .. } => None,
-                VerifyOutcome::ConstraintBroken { reason } | VerifyOutcome::Failed { reason } => return Err(DetectionError::NotChecked(reason)),
+                VerifyOutcome::ConstraintBroken { reason } | VerifyOutcome::Failed { reason } => {
+                    return Err(DetectionError::NotChecked(reason))
+                }
             };
             let tokens = answer.tokens().unwrap_or_default();
             let same = honest.tokens().is_ok_and(|honest| honest == tokens);

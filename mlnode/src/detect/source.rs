@@ -1,6 +1,9 @@
 //! A source that cheats.
 
-use crate::source::{Chunk, Draw, Output, Resources, SequenceId, Shape, SourceError, Task, TokenSource};
+use crate::{
+    model::Rates,
+    source::{Chunk, Draw, Output, Resources, SequenceId, Shape, SourceError, Task, TokenSource},
+};
 use starling_primitives::{
     request::SamplingParams,
     transcript::{Candidate, TokenRecord, MAX_TAIL_Q},
@@ -120,6 +123,21 @@ impl TokenSource for Cheating {
         if let Some(shown) = &mut self.shown {
             shown.use_resources(resources);
         }
+    }
+
+    fn reserve(&mut self, tokens: u32) -> Result<(), SourceError> {
+        if let Some(shown) = &mut self.shown {
+            shown.reserve(tokens)?;
+        }
+        self.writer.reserve(tokens)
+    }
+
+    fn numerics(&self) -> &'static str {
+        self.writer.numerics()
+    }
+
+    fn rates(&self) -> Option<Result<Rates, SourceError>> {
+        self.writer.rates()
     }
 
     fn parameters_per_token(&self) -> u64 {

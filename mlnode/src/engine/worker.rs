@@ -6,7 +6,7 @@ use super::{
     LoadRefusal, Refusal, ServedModel, Shared,
 };
 use crate::{
-    loader::{LoadSpec, Loaded, Loader},
+    loader::{LoadError, LoadSpec, Loaded, Loader},
     metrics::class,
     scheduler::{plan, Class, Entry, Share},
     source::{Output, SequenceId, SourceError, TokenSource},
@@ -70,13 +70,15 @@ impl Worker {
         let started = Instant::now();
         let mut loaded = self.loader.load(&spec).map_err(LoadRefusal::Load)?;
         loaded.source.use_resources(&self.shared.limits.resources);
+        let reserved = loaded.source.reserve(self.shared.limits.kv_tokens);
+        reserved.map_err(|error| LoadRefusal::Load(LoadError::Reserve(error)))?;
         let shape = loaded.source.shape();
         let info = ModelInfo {
             model: spec.name,
             digest: loaded.digest,
             top_k: shape.top_k,
             parameters: shape.parameters,
-            numerics: "f32".into(),
+            numerics: loaded.source.numerics().into(),
             load_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
         };
         tracing::info!(

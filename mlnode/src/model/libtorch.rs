@@ -1,201 +1,324 @@
-//! The Qwen3 dense family in f32 through libtorch: the same model as [`super::Decoder`] by other arithmetic, which the
-//! tests compare it with, and the way to devices that libtorch has kernels for.
+//! The families of dense decoders through libtorch: the same models as [`super::Decoder`] by other arithmetic, on any device that
+//! libtorch has kernels for.
 //!
-//! Rows of all sequences of a step go through the linear layers together; only attention looks at one sequence at a
-//! time, with its own keys and values ([`LibtorchKv`]), so sequences of any length mix freely. Sums are in whatever order
-//! libtorch's kernels take for the shape at hand: results depend on the batch in the last bits.
+//! Rows of all sequences of a step go through the linear layers together. Keys and values of all sequences lie in one store,
+//! each sequence in one piece, so that attention of a step is one call for the sequences that decode and one for those that
+//! take in more: on CUDA in 16 bits. Elsewhere it is a call for each.
+//!
+//! Sums are in whatever order libtorch's kernels take for the shape at hand: results depend on the batch in the last bits.
+//! With 16-bit weights on CUDA, activations have 16 bits between operations; sums, norms, rotations, soft-max and logits are
+//! f32.
 
+mod attention;
+mod kernels;
+mod layer;
+mod native;
 mod ops;
+mod plan;
+mod precision;
+mod recorder;
+mod regions;
+mod sampling;
+mod store;
+#[cfg(test)]
+mod tests;
 
-use self::ops::{empty, indices, linear, rms_norm, During};
-use super::{
-    rope::frequencies,
-    weights::{Kind as Storage, Weights},
-    Family, Model, ModelConfig, ModelError, Rows,
+pub use precision::{BadPrecision, Precision};
+pub use store::LibtorchKv;
+
+use self::{
+    attention::{is_together, Attention},
+    kernels::{Best, Kernels, Turning},
+    layer::{place, take, take_stored, Layer, Target},
+    native::Stream,
+    ops::{add_linear, linear, linear_f32, rms_norm, During},
+    plan::{Numbers, Plan},
+    recorder::{Found, Recorder},
+    store::Store,
 };
-use crate::kernel::{Pool, RowBuffer};
-use std::{ops::Range, path::Path, sync::Arc};
-use tch::{Kind, Tensor};
+use super::{
+    rope::{frequencies, turn},
+    weights::Weights,
+    Family, Model, ModelConfig, ModelError, Question, Rates, Rows, BLOCK_TOKENS,
+};
+use crate::{
+    distribution::Distribution,
+    kernel::{Pool, RowBuffer},
+    kv::in_blocks,
+};
+use starling_primitives::profile::MAX_K;
+use std::{
+    collections::HashMap,
+    ops::Range,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tch::{Device, Kind, Tensor};
+
+/// Rows whose distribution over the vocabulary is computed at once: bounds the memory of a large vocabulary.
+const ROWS_MAX: usize = 256;
+/// Bytes that reading is measured with, far more than any cache holds; and how wide a square product.
+const RATE_BYTES: i64 = 1 << 32;
+const RATE_WIDTH: i64 = 8_192;
+/// Of so many tries the fastest counts.
+const RATE_TRIES: u32 = 10;
 
 /// A model ready to run.
 #[derive(Debug)]
 pub struct Libtorch {
     config: ModelConfig,
+    target: Target,
     embedding: Tensor,
     layers: Vec<Layer>,
     norm: Tensor,
     /// The output layer; absent when it is the embedding.
     head: Option<Tensor>,
-    rope: Rope,
     parameters: u64,
+    /// On CUDA in 16 bits, where they can be compiled.
+    kernels: Option<Kernels>,
+    store: Option<Store>,
+    /// Rotations by position, f32: (positions, 2, head dim), cosines and sines; those of the first half with the sign that
+    /// `x cos + roll(x, half) sin` asks for.
+    rotations: Option<Tensor>,
     /// Normalised rows whose logits are wanted.
     wanted: Option<Tensor>,
+    /// Their logits and the best of these, where the step made them too.
+    ready: Option<(Tensor, Best)>,
+    /// How long it takes to find the best of so many rows, where a recorded step does it.
+    best_times: HashMap<usize, Duration>,
+    recorder: Recorder,
     logits: RowBuffer,
 }
 
-#[derive(Debug)]
-struct Layer {
-    attention_norm: Tensor,
-    /// Query, key and value projections, stacked.
-    qkv: Tensor,
-    /// Weights of the query and key norms, one row per head.
-    qk_norm: Tensor,
-    output: Tensor,
-    feed_forward_norm: Tensor,
-    /// Gate and up projections, stacked.
-    gate_up: Tensor,
-    down: Tensor,
-}
-
-/// Rotations by position: `x cos + roll(x, half) sin` with the sign of the first half in `sin`.
-#[derive(Debug)]
-struct Rope {
-    cos: Tensor,
-    sin: Tensor,
-}
-
-/// Keys and values of one sequence, for all layers.
-#[derive(Debug)]
-pub struct LibtorchKv {
-    /// Per layer keys and values, each (kv heads, capacity, head dim).
-    layers: Vec<(Tensor, Tensor)>,
-    length: u32,
-    capacity: u32,
-}
-
-impl LibtorchKv {
-    /// Tokens stored.
-    pub fn len(&self) -> u32 {
-        self.length
-    }
-
-    /// Whether nothing is stored.
-    pub fn is_empty(&self) -> bool {
-        self.length == 0
-    }
-
-    /// Tokens that fit.
-    pub fn capacity(&self) -> u32 {
-        self.capacity
-    }
-}
-
 impl Libtorch {
-    /// Loads a model folder.
-    pub fn load(folder: &Path) -> Result<Self, ModelError> {
+    /// Whether it implements such a model.
+    pub fn runs(config: &ModelConfig) -> bool {
+        matches!(config.family, Family::Qwen3 | Family::Llama)
+            && config.experts.is_none()
+            && config.weight_blocks.is_none()
+    }
+
+    /// Loads a model folder onto a device. There is no room for sequences yet: [`Model::reserve`].
+    pub fn load(folder: &Path, device: Device, precision: Precision) -> Result<Self, ModelError> {
         let _no_grad = tch::no_grad_guard();
         let config = ModelConfig::load(folder)?;
-        if config.family != Family::Qwen3 || config.weight_blocks.is_some() {
-            let message = "only dense Qwen3 of 16 or 32 bits runs with libtorch".into();
+        // Everything of this model goes through one stream, the loading too.
+        let stream = match device {
+            Device::Cuda(number) => Some(Stream::take(number)?),
+            _ => None,
+        };
+        if !Self::runs(&config) {
+            let message = "only dense Qwen3 and Llama of 16 or 32 bits run with libtorch".into();
             return Err(ModelError::Unsupported(message));
         }
         let mut weights = Weights::open(folder)?;
         let hidden = config.hidden_size;
-        let embedding = take(&mut weights, "model.embed_tokens.weight", &[config.vocab_size, hidden])?;
-        let layers =
-            (0..config.layers).map(|i| Layer::load(i, &config, &mut weights)).collect::<Result<_, _>>()?;
-        let norm = take(&mut weights, "model.norm.weight", &[hidden])?;
+        let embedding = take_stored(&mut weights, "model.embed_tokens.weight", &[config.vocab_size, hidden])?;
+        let kind = match (device, precision) {
+            (Device::Cuda(_), Precision::Stored) => embedding.kind(),
+            _ => Kind::Float,
+        };
+        let target = Target { device, kind };
+        let embedding = place(&embedding, target)?;
+        let layers = (0..config.layers)
+            .map(|index| Layer::load(index, &config, &mut weights, target))
+            .collect::<Result<_, _>>()?;
+        let norm = take(&mut weights, "model.norm.weight", &[hidden], target)?;
         let head = if config.tied_embeddings {
             // Some exports store the shared weight twice.
             weights.skip("lm_head.weight");
             None
         } else {
-            Some(take(&mut weights, "lm_head.weight", &[config.vocab_size, hidden])?)
+            Some(take(&mut weights, "lm_head.weight", &[config.vocab_size, hidden], target)?)
         };
         let parameters = weights.finish()?;
-        let rope = Rope::new(&config)?;
+        let kernels = compiled(&config, target, stream);
         let logits = RowBuffer::new(config.vocab_size as usize);
-        Ok(Self { config, embedding, layers, norm, head, rope, parameters, wanted: None, logits })
+        let (store, rotations, wanted, ready) = (None, None, None, None);
+        let (recorder, best_times) = (Recorder::default(), HashMap::new());
+        Ok(Self {
+            config,
+            target,
+            embedding,
+            layers,
+            norm,
+            head,
+            parameters,
+            kernels,
+            store,
+            rotations,
+            wanted,
+            ready,
+            best_times,
+            recorder,
+            logits,
+        })
     }
 
-    fn attend(
+    fn output_layer(&self) -> &Tensor {
+        self.head.as_ref().unwrap_or(&self.embedding)
+    }
+
+    /// Normalises and rotates queries and keys of (rows, heads + 2 key heads, dim), the queries in place, and keeps keys and
+    /// values in a layer of the store.
+    fn rotate_and_keep(
         &self,
-        index: usize,
         layer: &Layer,
-        x: &Tensor,
-        (cos, sin): (&Tensor, &Tensor),
-        batch: &mut [Rows<'_, LibtorchKv>],
+        qkv: &Tensor,
+        kept: &Tensor,
         plan: &Plan,
-    ) -> Result<Tensor, ModelError> {
-        let c = &self.config;
-        let (heads, kv_heads, dim) = (i64::from(c.heads), i64::from(c.kv_heads), i64::from(c.head_dim));
-        let rows = plan.rows;
-        let qkv =
-            linear(x, &layer.qkv)?.f_view([rows, heads + 2 * kv_heads, dim]).during("splitting heads")?;
-        // Queries and keys get the same treatment, so they get it together.
-        let qk = qkv.f_narrow(1, 0, heads + kv_heads).during("splitting heads")?;
-        let normed = rms_norm(&qk, None, c.rms_norm_eps)?.f_mul(&layer.qk_norm).during("scaling heads")?;
-        let rolled = normed.f_roll([dim / 2], [2]).during("rotating heads")?;
-        let mut rotated = normed.f_mul(cos).during("rotating heads")?;
-        let rotated = rotated.f_addcmul_(&rolled, sin).during("rotating heads")?;
-        let value = qkv.f_narrow(1, heads + kv_heads, kv_heads).during("splitting heads")?;
-        let mut outputs = Vec::with_capacity(batch.len());
-        let mut start = 0;
-        for (rows, mask) in batch.iter_mut().zip(&plan.masks) {
-            let n = rows.tokens.len() as i64;
-            let part = |t: &Tensor, from, count| {
-                t.f_narrow(0, start, n).and_then(|t| t.f_narrow(1, from, count)).during("taking a sequence")
-            };
-            let query = part(&rotated, 0, heads)?;
-            let key = part(&rotated, heads, kv_heads)?;
-            let value = part(&value, 0, kv_heads)?;
-            outputs.push(self.attend_one(index, rows, &query, &key, &value, mask.as_ref())?);
-            start += n;
-        }
-        let joined = match outputs.as_slice() {
-            [one] => one.shallow_clone(),
-            several => Tensor::f_cat(several, 0).during("joining sequences")?,
+        turns: &Turns<'_>,
+    ) -> Result<(), ModelError> {
+        let turns = match (turns, &self.kernels) {
+            (Turns::InKernel(turning), Some(kernels)) => {
+                return kernels.rotate_and_keep(layer, qkv, kept, turning)
+            }
+            (Turns::InKernel(_), None) => return Ok(()),
+            (Turns::Rows(cos, sin), _) => (cos, sin),
         };
-        linear(&joined, &layer.output)
+        self.rotate(layer, qkv, turns)?;
+        let (heads, new) = (i64::from(self.config.heads), 2 * i64::from(self.config.kv_heads));
+        let new = qkv.f_narrow(1, heads, new).during("splitting heads")?;
+        let _ =
+            kept.shallow_clone().f_index_copy_(0, &plan.places, &new).during("keeping keys and values")?;
+        Ok(())
     }
 
-    /// Attention of one sequence's new tokens over everything it has stored. Returns (n, heads x dim).
-    fn attend_one(
-        &self,
-        index: usize,
-        rows: &mut Rows<'_, LibtorchKv>,
-        query: &Tensor,
-        key: &Tensor,
-        value: &Tensor,
-        mask: Option<&Tensor>,
-    ) -> Result<Tensor, ModelError> {
-        let c = &self.config;
-        let (heads, dim) = (i64::from(c.heads), i64::from(c.head_dim));
-        let (n, past) = (rows.tokens.len() as i64, i64::from(rows.kv.length));
-        let Some((keys, values)) = rows.kv.layers.get(index) else {
-            return Err(ModelError::Unsupported("a cache of another model".into()));
+    /// Normalises and rotates queries and keys in place.
+    fn rotate(&self, layer: &Layer, qkv: &Tensor, (cos, sin): (&Tensor, &Tensor)) -> Result<(), ModelError> {
+        let heads = i64::from(self.config.heads + self.config.kv_heads);
+        let half = i64::from(self.config.head_dim / 2);
+        let qk = qkv.f_narrow(1, 0, heads).during("splitting heads")?;
+        let normed = match &layer.head_norms {
+            // All heads: a norm of a part would copy it first.
+            Some(weights) => rms_norm(qkv, None, self.config.rms_norm_eps)?
+                .f_narrow(1, 0, heads)
+                .and_then(|normed| normed.f_mul(weights))
+                .during("scaling heads")?,
+            None => qk.shallow_clone(),
         };
-        store(keys, past, key)?;
-        store(values, past, value)?;
-        let all = |t: &Tensor| t.f_narrow(1, 0, past + n)?.f_unsqueeze(0);
-        let (keys, values) =
-            (all(keys).during("reading the cache")?, all(values).during("reading the cache")?);
-        let out = if n == 1 {
-            // The queries of a group look at the same keys: they stand as rows of one head.
-            let shape = [1, i64::from(c.kv_heads), i64::from(c.group()), dim];
-            let query = query.f_reshape(shape).during("grouping queries")?;
-            attention(&query, &keys, &values, None, false, false)?
-        } else {
-            let query = query.f_transpose(0, 1).and_then(|q| q.f_unsqueeze(0)).during("grouping queries")?;
-            let out = attention(&query, &keys, &values, mask, past == 0, c.group() > 1)?;
-            out.f_transpose(1, 2).during("ungrouping queries")?
-        };
-        out.f_reshape([n, heads * dim]).during("joining heads")
+        let rolled = normed.f_roll([half], [2]).during("rotating heads")?;
+        let turned = normed.f_mul(cos).during("rotating heads")?;
+        let _ = turned.f_addcmul_out(&qk, &rolled, sin).during("rotating heads")?;
+        Ok(())
     }
 
     fn feed_forward(&self, layer: &Layer, x: &Tensor) -> Result<Tensor, ModelError> {
         let width = i64::from(self.config.intermediate_size);
         let both = linear(x, &layer.gate_up)?;
+        if let Some(kernels) = &self.kernels {
+            return kernels.gate(&both);
+        }
         let gate = both.f_narrow(1, 0, width).during("gating")?;
         let up = both.f_narrow(1, width, width).during("gating")?;
         let mut gated = gate.f_silu().during("gating")?;
-        let gated = gated.f_mul_(&up).during("gating")?;
-        linear(&gated, &layer.down)
+        gated.f_mul_(&up).during("gating")
+    }
+
+    fn turns<'a>(&self, rotations: &'a Tensor, plan: &'a Plan) -> Result<Turns<'a>, ModelError> {
+        let c = &self.config;
+        if self.kernels.is_some() {
+            return Ok(Turns::InKernel(Turning {
+                rotations,
+                positions: &plan.positions,
+                places: &plan.places,
+                heads: c.heads,
+                kv_heads: c.kv_heads,
+                head_dim: c.head_dim,
+                eps: c.rms_norm_eps as f32,
+            }));
+        }
+        let rows = rotations.f_index_select(0, &plan.positions).during("selecting rotations")?;
+        let part = |index| rows.f_narrow(1, index, 1).during("selecting rotations");
+        Ok(Turns::Rows(part(0)?, part(1)?))
+    }
+
+    /// The residual stream behind all layers.
+    fn through_layers(&self, plan: &Plan, attention: &Attention) -> Result<Tensor, ModelError> {
+        let (Some(store), Some(rotations)) = (&self.store, &self.rotations) else {
+            return Err(ModelError::NoKvRoom { tokens: 1, free: 0 });
+        };
+        let c = &self.config;
+        let (heads, kv_heads, dim) = (i64::from(c.heads), i64::from(c.kv_heads), i64::from(c.head_dim));
+        let turns = self.turns(rotations, plan)?;
+        let mut hidden = self.embedding.f_index_select(0, &plan.tokens).during("embedding")?;
+        for (layer, index) in self.layers.iter().zip(0..) {
+            let normed = rms_norm(&hidden, Some(&layer.attention_norm), c.rms_norm_eps)?;
+            let qkv = linear(&normed, &layer.qkv)?
+                .f_view([plan.numbers.rows, heads + 2 * kv_heads, dim])
+                .during("splitting heads")?;
+            let Some(kept) = store.layer(index) else { continue };
+            self.rotate_and_keep(layer, &qkv, kept, plan, &turns)?;
+            let query = qkv.f_narrow(1, 0, heads).during("splitting heads")?;
+            let found = attention.run(&query, kept)?;
+            let found = found.f_reshape([plan.numbers.rows, heads * dim]).during("joining heads")?;
+            add_linear(&mut hidden, &found, &layer.output)?;
+
+            let normed = rms_norm(&hidden, Some(&layer.feed_forward_norm), c.rms_norm_eps)?;
+            let gated = self.feed_forward(layer, &normed)?;
+            add_linear(&mut hidden, &gated, &layer.down)?;
+        }
+        Ok(hidden)
+    }
+
+    /// The wanted rows, normalised.
+    fn wanted_rows(&self, plan: &Plan, attention: &Attention) -> Result<Tensor, ModelError> {
+        let hidden = self.through_layers(plan, attention)?;
+        let wanted = hidden.f_index_select(0, &plan.wanted).during("selecting rows")?;
+        rms_norm(&wanted, Some(&self.norm), self.config.rms_norm_eps)
+    }
+
+    /// Logits of some of the wanted rows, f32, on the device.
+    fn device_logits(&self, rows: Range<usize>) -> Result<Option<Tensor>, ModelError> {
+        let Some(wanted) = &self.wanted else { return Ok(None) };
+        if let Some((logits, _)) = &self.ready {
+            let asked = logits.f_narrow(0, rows.start as i64, rows.len() as i64).during("selecting rows")?;
+            return Ok(Some(asked));
+        }
+        let asked = wanted.f_narrow(0, rows.start as i64, rows.len() as i64).during("selecting rows")?;
+        linear_f32(&asked, self.output_layer()).map(Some)
+    }
+
+    /// Waits until a tensor is there.
+    fn wait_for(&self, tensor: &Tensor) -> Result<(), ModelError> {
+        if matches!(self.target.device, Device::Cuda(_)) {
+            let first = tensor.f_view([-1]).and_then(|t| t.f_narrow(0, 0, 1)).during("waiting")?;
+            first.f_copy_data(&mut [0f32], 1).during("waiting")?;
+        }
+        Ok(())
+    }
+
+    /// The time of a recorded step that goes into finding the best: taken once, by doing it again.
+    fn time_of_best(&mut self, logits: &Tensor) -> Result<Duration, ModelError> {
+        let rows = logits.size().first().map_or(0, |rows| *rows as usize);
+        let (None, Some(kernels)) = (self.best_times.get(&rows), &self.kernels) else {
+            return Ok(self.best_times.get(&rows).copied().unwrap_or_default());
+        };
+        let k = i64::from(MAX_K).min(i64::from(self.config.vocab_size));
+        let started = Instant::now();
+        self.wait_for(&kernels.best(logits, k)?.totals)?;
+        let time = started.elapsed();
+        self.best_times.insert(rows, time);
+        Ok(time)
+    }
+
+    fn fastest(&self, run: impl Fn() -> Result<Tensor, tch::TchError>) -> Result<f64, ModelError> {
+        let mut best = f64::INFINITY;
+        for _ in 0..RATE_TRIES {
+            let started = Instant::now();
+            let done = run().and_then(|t| t.f_to_kind(Kind::Float)).during("measuring")?;
+            self.wait_for(&done)?;
+            best = best.min(started.elapsed().as_secs_f64());
+        }
+        Ok(best)
     }
 }
 
 impl Model for Libtorch {
     type Kv = LibtorchKv;
+
+    const DISTRIBUTES: bool = true;
 
     fn config(&self) -> &ModelConfig {
         &self.config
@@ -206,10 +329,16 @@ impl Model for Libtorch {
     }
 
     fn weight_bytes(&self) -> u64 {
-        let size = size_of::<f32>() as u64;
-        let embedding = u64::from(self.config.vocab_size) * u64::from(self.config.hidden_size);
-        let unread = if self.head.is_some() { embedding } else { 0 };
-        (self.parameters - unread) * size
+        let matrices = self.layers.iter().flat_map(Layer::matrices).chain([self.output_layer()]);
+        matrices.map(|matrix| matrix.numel() as u64 * self.target.kind.elt_size_in_bytes() as u64).sum()
+    }
+
+    fn numerics(&self) -> &'static str {
+        match self.target.kind {
+            Kind::BFloat16 => "bf16",
+            Kind::Half => "f16",
+            _ => "f32",
+        }
     }
 
     /// Of the pool only the number of threads is used: libtorch has its own.
@@ -218,41 +347,67 @@ impl Model for Libtorch {
         tch::set_num_threads(i32::try_from(pool.threads()).unwrap_or(1));
     }
 
+    /// Takes the memory at once. A block more than asked for is there for the probe, which runs beside all that is
+    /// admitted.
+    fn reserve(&mut self, tokens: u32) -> Result<(), ModelError> {
+        let _no_grad = tch::no_grad_guard();
+        let tokens = in_blocks(tokens.saturating_add(BLOCK_TOKENS as u32)).min(i32::MAX.unsigned_abs());
+        // What was recorded reads and writes the old one.
+        (self.store, self.recorder) = (None, Recorder::default());
+        self.store = Some(Store::new(&self.config, tokens, (self.target.kind, self.target.device))?);
+        let positions = tokens.min(self.config.max_context);
+        self.rotations = Some(rotations(&self.config, positions, self.target.device)?);
+        Ok(())
+    }
+
     fn new_sequence(&self, capacity: u32) -> Result<LibtorchKv, ModelError> {
-        let shape = [self.config.kv_heads, capacity, self.config.head_dim].map(i64::from);
-        let layers = (0..self.config.layers)
-            .map(|_| Ok((empty(&shape)?, empty(&shape)?)))
-            .collect::<Result<_, ModelError>>()?;
-        Ok(LibtorchKv { layers, length: 0, capacity })
+        let capacity = capacity.min(self.config.max_context);
+        let store = self.store.as_ref().ok_or(ModelError::NoKvRoom { tokens: capacity, free: 0 })?;
+        store.open(capacity)
     }
 
     fn forward(&mut self, batch: &mut [Rows<'_, LibtorchKv>]) -> Result<(), ModelError> {
         let _no_grad = tch::no_grad_guard();
-        let plan = Plan::new(batch)?;
-        let (cos, sin) = self.rope.at(&plan.positions)?;
-        let mut hidden = self.embedding.f_index_select(0, &plan.tokens).during("embedding")?;
-        for (index, layer) in self.layers.iter().enumerate() {
-            let normed = rms_norm(&hidden, Some(&layer.attention_norm), self.config.rms_norm_eps)?;
-            let attended = self.attend(index, layer, &normed, (&cos, &sin), batch, &plan)?;
-            let _ = hidden.f_add_(&attended).during("adding attention")?;
-            let normed = rms_norm(&hidden, Some(&layer.feed_forward_norm), self.config.rms_norm_eps)?;
-            let fed = self.feed_forward(layer, &normed)?;
-            let _ = hidden.f_add_(&fed).during("adding feed-forward")?;
+        (self.wanted, self.ready) = (None, None);
+        let here = |rows: &Rows<'_, LibtorchKv>| self.store.as_ref().is_some_and(|s| s.has(rows.kv));
+        if !batch.iter().all(here) {
+            return Err(ModelError::Unsupported("a sequence of another store".into()));
+        }
+        let numbers = Numbers::new(batch)?;
+        let Target { kind, device } = self.target;
+        let mut found = None;
+        if let Some(kernels) = &self.kernels {
+            let k = i64::from(MAX_K).min(i64::from(self.config.vocab_size));
+            let mut recorder = std::mem::take(&mut self.recorder);
+            found = recorder.play(&numbers, device, |plan, attention| {
+                let wanted = self.wanted_rows(&plan, attention)?;
+                let logits = linear_f32(&wanted, self.output_layer())?;
+                let best = kernels.best(&logits, k)?;
+                Ok(Found { wanted, logits, best })
+            })?;
+            self.recorder = recorder;
+        }
+        match found {
+            Some(Found { wanted, logits, best }) => {
+                (self.wanted, self.ready) = (Some(wanted), Some((logits, best)));
+            }
+            None => {
+                let attention = Attention::new(&self.config, &numbers, (kind, device))?;
+                let plan = Plan::upload(numbers, device)?;
+                self.wanted = Some(self.wanted_rows(&plan, &attention)?);
+            }
         }
         for rows in batch.iter_mut() {
             rows.kv.length += rows.tokens.len() as u32;
         }
-        let wanted = hidden.f_index_select(0, &plan.wanted).during("selecting rows")?;
-        self.wanted = Some(rms_norm(&wanted, Some(&self.norm), self.config.rms_norm_eps)?);
         Ok(())
     }
 
     fn logits(&mut self, rows: Range<usize>) -> Result<&mut RowBuffer, ModelError> {
         let _no_grad = tch::no_grad_guard();
         self.logits.resize(0);
-        if let Some(wanted) = &self.wanted {
-            let asked = wanted.f_narrow(0, rows.start as i64, rows.len() as i64).during("selecting rows")?;
-            let logits = linear(&asked, self.head.as_ref().unwrap_or(&self.embedding))?;
+        if let Some(logits) = self.device_logits(rows.clone())? {
+            let logits = logits.f_to(Device::Cpu).during("reading logits")?;
             self.logits.resize(rows.len());
             for row in 0..rows.len() {
                 let to = self.logits.row_mut(row);
@@ -262,139 +417,93 @@ impl Model for Libtorch {
         }
         Ok(&mut self.logits)
     }
-}
 
-/// A tensor as f32.
-fn take(weights: &mut Weights, name: &str, shape: &[u32]) -> Result<Tensor, ModelError> {
-    let raw = weights.take(name, shape)?;
-    let kind = match raw.kind() {
-        Storage::F32 => Kind::Float,
-        Storage::Bf16 => Kind::BFloat16,
-        Storage::F16 => Kind::Half,
-    };
-    let shape: Vec<i64> = shape.iter().map(|n| i64::from(*n)).collect();
-    let stored = Tensor::f_from_data_size(raw.bytes(), &shape, kind).during("reading weights")?;
-    stored.f_to_kind(Kind::Float).during("widening weights")
-}
-
-/// Writes rows (n, kv heads, dim) into a cache (kv heads, capacity, dim) behind `past` tokens.
-fn store(cache: &Tensor, past: i64, rows: &Tensor) -> Result<(), ModelError> {
-    let n = rows.size().first().copied().unwrap_or_default();
-    let mut place = cache.f_narrow(1, past, n).during("writing the cache")?;
-    let rows = rows.f_transpose(0, 1).during("writing the cache")?;
-    place.f_copy_(&rows).during("writing the cache")
-}
-
-fn attention(
-    query: &Tensor,
-    keys: &Tensor,
-    values: &Tensor,
-    mask: Option<&Tensor>,
-    causal: bool,
-    grouped: bool,
-) -> Result<Tensor, ModelError> {
-    Tensor::f_scaled_dot_product_attention(query, keys, values, mask, 0.0, causal, None, grouped)
-        .during("attention")
-}
-
-/// What is the same for all layers of a step.
-struct Plan {
-    rows: i64,
-    tokens: Tensor,
-    positions: Tensor,
-    /// Rows whose logits are wanted.
-    wanted: Tensor,
-    /// Per sequence, what its new tokens must not see; only where several tokens follow stored ones.
-    masks: Vec<Option<Tensor>>,
-}
-
-impl Plan {
-    fn new(batch: &[Rows<'_, LibtorchKv>]) -> Result<Self, ModelError> {
-        let (mut tokens, mut positions, mut wanted) = (Vec::new(), Vec::new(), Vec::new());
-        let mut masks = Vec::with_capacity(batch.len());
-        for rows in batch {
-            let (past, new) = (rows.kv.length, rows.tokens.len() as u32);
-            if new > rows.kv.capacity.saturating_sub(past) {
-                return Err(ModelError::CacheFull {
-                    tokens: past.saturating_add(new),
-                    capacity: rows.kv.capacity,
-                });
+    fn distributions(
+        &mut self,
+        k: usize,
+        questions: &[Question],
+    ) -> Result<(Vec<Distribution>, Duration), ModelError> {
+        let _no_grad = tch::no_grad_guard();
+        let mut all = Vec::with_capacity(questions.len());
+        let mut time = Duration::ZERO;
+        for (index, block) in questions.chunks(ROWS_MAX).enumerate() {
+            let first = index * ROWS_MAX;
+            let Some(logits) = self.device_logits(first..first + block.len())? else { break };
+            // The model's time ends here.
+            self.wait_for(&logits)?;
+            let started = Instant::now();
+            // A step with one row per sequence, of all of which this is the first and only block.
+            let ready = self.ready.as_ref().filter(|_| block.len() == questions.len()).map(|(_, best)| best);
+            all.extend(sampling::distributions(&logits, k, block, self.kernels.as_ref(), ready)?);
+            time += started.elapsed();
+            if ready.is_some() {
+                time += self.time_of_best(&logits)?;
             }
-            tokens.extend(rows.tokens.iter().map(|t| i64::from(*t)));
-            positions.extend((past..past + new).map(i64::from));
-            let end = tokens.len() as i64;
-            wanted.extend(end - i64::from(rows.logits.min(new))..end);
-            masks.push(if past > 0 && new > 1 { Some(causal_mask(past, new)?) } else { None });
         }
-        Ok(Self {
-            rows: tokens.len() as i64,
-            tokens: indices(&tokens)?,
-            positions: indices(&positions)?,
-            wanted: indices(&wanted)?,
-            masks,
-        })
+        Ok((all, time))
     }
-}
 
-/// (new, past + new), true where a token may look.
-fn causal_mask(past: u32, new: u32) -> Result<Tensor, ModelError> {
-    let shape = [i64::from(new), i64::from(past + new)];
-    Tensor::f_ones(shape, (Kind::Bool, tch::Device::Cpu))
-        .and_then(|ones| ones.f_tril(i64::from(past)))
-        .during("making a mask")
-}
-
-impl Layer {
-    fn load(index: u32, config: &ModelConfig, weights: &mut Weights) -> Result<Self, ModelError> {
-        let name = |part: &str| format!("model.layers.{index}.{part}.weight");
-        let (hidden, dim) = (config.hidden_size, config.head_dim);
-        let (q_rows, kv_rows) = (config.heads * dim, config.kv_heads * dim);
-        let stack = |parts: [Tensor; 3]| Tensor::f_cat(&parts, 0).during("stacking weights");
-        let qkv = stack([
-            take(weights, &name("self_attn.q_proj"), &[q_rows, hidden])?,
-            take(weights, &name("self_attn.k_proj"), &[kv_rows, hidden])?,
-            take(weights, &name("self_attn.v_proj"), &[kv_rows, hidden])?,
-        ])?;
-        let per_head = |norm: Tensor, heads: u32| {
-            norm.f_unsqueeze(0).and_then(|n| n.f_repeat([i64::from(heads), 1])).during("stacking norms")
+    /// Of a CUDA device; the processor is measured with the engine's own kernels.
+    fn rates(&self) -> Option<Result<Rates, ModelError>> {
+        let Device::Cuda(_) = self.target.device else { return None };
+        let measure = || {
+            let _no_grad = tch::no_grad_guard();
+            let options = (self.target.kind, self.target.device);
+            let count = RATE_BYTES / options.0.elt_size_in_bytes() as i64;
+            // Sums in f32: of random numbers, since zeros may be read faster.
+            let numbers = Tensor::f_randn([count], options).during("measuring")?;
+            let read = self.fastest(|| numbers.f_sum(Kind::Float))?;
+            drop(numbers);
+            let square = Tensor::f_randn([RATE_WIDTH, RATE_WIDTH], options).during("measuring")?;
+            let product = self.fastest(|| square.f_mm(&square)?.f_narrow(0, 0, 1))?;
+            Ok(Rates {
+                read_bandwidth: RATE_BYTES as f64 / read,
+                product_rate: 2.0 * (RATE_WIDTH as f64).powi(3) / product,
+            })
         };
-        let q_norm = per_head(take(weights, &name("self_attn.q_norm"), &[dim])?, config.heads)?;
-        let k_norm = per_head(take(weights, &name("self_attn.k_norm"), &[dim])?, config.kv_heads)?;
-        let gate = take(weights, &name("mlp.gate_proj"), &[config.intermediate_size, hidden])?;
-        let up = take(weights, &name("mlp.up_proj"), &[config.intermediate_size, hidden])?;
-        Ok(Self {
-            attention_norm: take(weights, &name("input_layernorm"), &[hidden])?,
-            qkv,
-            qk_norm: Tensor::f_cat(&[q_norm, k_norm], 0).during("stacking norms")?,
-            output: take(weights, &name("self_attn.o_proj"), &[hidden, q_rows])?,
-            feed_forward_norm: take(weights, &name("post_attention_layernorm"), &[hidden])?,
-            gate_up: Tensor::f_cat(&[gate, up], 0).during("stacking weights")?,
-            down: take(weights, &name("mlp.down_proj"), &[hidden, config.intermediate_size])?,
-        })
+        Some(measure())
     }
 }
 
-impl Rope {
-    fn new(config: &ModelConfig) -> Result<Self, ModelError> {
-        let (frequencies, positions) = (frequencies(config), config.max_context);
-        let positions: Vec<f32> = (0..positions).map(|p| p as f32).collect();
-        let frequencies = Tensor::f_from_slice(&frequencies).during("making rotations")?;
-        let positions = Tensor::f_from_slice(&positions).during("making rotations")?;
-        let angles = positions.f_outer(&frequencies).during("making rotations")?;
-        let cos = angles.f_cos().during("making rotations")?;
-        let sin = angles.f_sin().during("making rotations")?;
-        let negative = sin.f_neg().during("making rotations")?;
-        Ok(Self {
-            cos: Tensor::f_cat(&[&cos, &cos], 1).during("making rotations")?,
-            sin: Tensor::f_cat(&[&negative, &sin], 1).during("making rotations")?,
-        })
-    }
+/// How the rows of a step are rotated.
+enum Turns<'a> {
+    /// By cosines and sines, each (rows, 1, head dim).
+    Rows(Tensor, Tensor),
+    /// By the kernel, which looks them up.
+    InKernel(Turning<'a>),
+}
 
-    /// Rotations of these positions, each (rows, 1, head dim).
-    fn at(&self, positions: &Tensor) -> Result<(Tensor, Tensor), ModelError> {
-        let rows = |table: &Tensor| {
-            table.f_index_select(0, positions).and_then(|t| t.f_unsqueeze(1)).during("selecting rotations")
-        };
-        Ok((rows(&self.cos)?, rows(&self.sin)?))
+/// The kernels for a target, if they are of use there. Without them everything runs, more slowly.
+fn compiled(config: &ModelConfig, target: Target, stream: Option<Stream>) -> Option<Kernels> {
+    let even = config.intermediate_size.is_multiple_of(2);
+    if !is_together(target.device, target.kind, config.head_dim) || !even {
+        return None;
     }
+    let (Device::Cuda(number), Some(stream)) = (target.device, stream) else { return None };
+    let kernels = Kernels::compile(target.kind, number, stream);
+    if let Err(reason) = &kernels {
+        tracing::warn!(%reason, "no kernels of the engine's own: libtorch's are used instead");
+    }
+    kernels.ok()
+}
+
+/// Rotations of the first positions; see [`Libtorch::rotations`].
+fn rotations(config: &ModelConfig, positions: u32, device: Device) -> Result<Tensor, ModelError> {
+    let frequencies = frequencies(config);
+    let half = frequencies.len();
+    let mut all = vec![0f32; positions as usize * 4 * half];
+    let (mut cos, mut sin) = (vec![0f32; half], vec![0f32; half]);
+    for (position, row) in all.chunks_exact_mut(4 * half).enumerate() {
+        turn(&frequencies, position, &mut cos, &mut sin);
+        for (i, (cos, sin)) in cos.iter().zip(&sin).enumerate() {
+            for (place, number) in [(0, *cos), (half, *cos), (2 * half, -*sin), (3 * half, *sin)] {
+                if let Some(to) = row.get_mut(place + i) {
+                    *to = number;
+                }
+            }
+        }
+    }
+    let shape = [i64::from(positions), 2, i64::from(config.head_dim)];
+    let table = Tensor::f_from_slice(&all).and_then(|t| t.f_view(shape)).during("making rotations")?;
+    table.f_to(device).during("making rotations")
 }

@@ -17,15 +17,18 @@ pub use config::{Experts, Family, ModelConfig};
 pub use decoder::Decoder;
 pub(crate) use files::map;
 pub use kv::{KvBlock, SequenceKv, BLOCK_TOKENS};
-pub use libtorch::{Libtorch, LibtorchKv};
+pub use libtorch::{BadPrecision, Libtorch, LibtorchKv, Precision};
 pub use memory::{available, Memory};
 pub(crate) use progress::Progress;
 pub use quantised::WeightBlocks;
 pub use rope::RopeScaling;
 pub use weights::{check_room, weight_files};
 
-use crate::kernel::{Pool, RowBuffer};
-use std::{ops::Range, path::PathBuf, sync::Arc};
+use crate::{
+    distribution::Distribution,
+    kernel::{Pool, RowBuffer},
+};
+use std::{ops::Range, path::PathBuf, sync::Arc, time::Duration};
 
 /// New tokens of one sequence.
 #[derive(Debug)]
@@ -38,10 +41,31 @@ pub struct Rows<'a, Kv = SequenceKv> {
     pub logits: u32,
 }
 
+/// What is asked about the distribution of a wanted row.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Question {
+    /// What is added to logits first, by token; each token once.
+    pub changes: Vec<(u32, f32)>,
+    /// Tokens whose log-probabilities are wanted beside those of the best.
+    pub asked: Vec<u32>,
+}
+
+/// What bounds every engine on a device.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rates {
+    /// Bytes read per second.
+    pub read_bandwidth: f64,
+    /// Floating-point operations of a large product per second.
+    pub product_rate: f64,
+}
+
 /// What runs sequences of tokens.
 pub trait Model {
     /// Keys and values of one sequence.
     type Kv;
+
+    /// Whether it answers [`Self::distributions`].
+    const DISTRIBUTES: bool = false;
 
     /// The model's shape.
     fn config(&self) -> &ModelConfig;
@@ -57,8 +81,18 @@ pub trait Model {
     /// Bytes of weights that a step of one token reads, of the experts those that it uses: what bounds decoding.
     fn weight_bytes(&self) -> u64;
 
+    /// Name of the class of its numerics, as in a profile.
+    fn numerics(&self) -> &'static str {
+        "f32"
+    }
+
     /// Runs on these threads from now on.
     fn set_pool(&mut self, pool: Arc<Pool>);
+
+    /// Makes room for the keys and values of so many tokens, all sequences together, where that must be done beforehand.
+    fn reserve(&mut self, _tokens: u32) -> Result<(), ModelError> {
+        Ok(())
+    }
 
     /// An empty cache for a sequence of at most `capacity` tokens.
     fn new_sequence(&self, capacity: u32) -> Result<Self::Kv, ModelError>;
@@ -69,6 +103,22 @@ pub trait Model {
 
     /// Logits of some of the wanted rows of the last [`Self::forward`], to be changed at will.
     fn logits(&mut self, rows: Range<usize>) -> Result<&mut RowBuffer, ModelError>;
+
+    /// Distributions of all wanted rows of the last [`Self::forward`], one question each: the best `k` and what was asked for;
+    /// and the time that it took from logits to these. Only of models that compute them where the logits are
+    /// ([`Self::DISTRIBUTES`]); [`Distribution::new`] does it with the logits of others.
+    fn distributions(
+        &mut self,
+        _k: usize,
+        _questions: &[Question],
+    ) -> Result<(Vec<Distribution>, Duration), ModelError> {
+        Ok((Vec::new(), Duration::ZERO))
+    }
+
+    /// Measures the device. `None` where it is the processor.
+    fn rates(&self) -> Option<Result<Rates, ModelError>> {
+        None
+    }
 
     /// A full block of a sequence's keys and values, to be given to others ([`Self::adopt`]). `None` where the block is
     /// not full, or blocks cannot be shared.
@@ -172,6 +222,36 @@ pub enum ModelError {
         /// The system's words.
         #[source]
         source: std::io::Error,
+    },
+    /// There is no memory for keys and values.
+    #[error(
+        "the device has no memory for the keys and values of {tokens} tokens ({} MiB): lower limits.kv_tokens",
+        bytes >> 20
+    )]
+    KvMemory {
+        /// Tokens that there was to be room for.
+        tokens: u32,
+        /// Bytes that they take.
+        bytes: u64,
+        /// libtorch's words.
+        #[source]
+        source: tch::TchError,
+    },
+    /// All room for keys and values is taken.
+    #[error("a sequence of {tokens} tokens finds room for only {free}")]
+    NoKvRoom {
+        /// Tokens of the sequence, in blocks.
+        tokens: u32,
+        /// Tokens of nobody.
+        free: u32,
+    },
+    /// A device was asked for that is not there.
+    #[error("there is no device {device}: {reason}")]
+    NoDevice {
+        /// What was asked for.
+        device: String,
+        /// What is there, or what went wrong.
+        reason: String,
     },
     /// A block of keys and values that is not full is shared: a defect of the engine.
     #[error("a block of keys and values that is still written to is shared")]

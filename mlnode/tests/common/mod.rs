@@ -7,6 +7,7 @@ use safetensors::{tensor::TensorView, Dtype, SafeTensors};
 use starling_mlnode::{
     config::{Config, Limits, Secret},
     loader::{FolderLoader, LoadError, LoadSpec, Loaded, Loader},
+    model::Rates,
     node::Node,
     source::{Chunk, Output, Resources, SequenceId, Shape, SourceError, TokenSource},
 };
@@ -91,6 +92,15 @@ impl TokenSource for SlowSource {
     }
     fn use_resources(&mut self, resources: &Resources) {
         self.source.use_resources(resources)
+    }
+    fn reserve(&mut self, tokens: u32) -> Result<(), SourceError> {
+        self.source.reserve(tokens)
+    }
+    fn numerics(&self) -> &'static str {
+        self.source.numerics()
+    }
+    fn rates(&self) -> Option<Result<Rates, SourceError>> {
+        self.source.rates()
     }
     fn parameters_per_token(&self) -> u64 {
         self.source.parameters_per_token()

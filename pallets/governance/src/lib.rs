@@ -189,7 +189,8 @@ pub mod pallet {
         /// Invariant: the tally of an open referendum is the sum of its votes.
         #[cfg(any(test, feature = "try-runtime"))]
         pub(crate) fn do_try_state() -> Result<(), sp_runtime::TryRuntimeError> {
-            let mut polls: alloc::vec::Vec<PollIndex<T>> = Votes::<T>::iter_keys().map(|(poll, _)| poll).collect();
+            let mut polls: alloc::vec::Vec<PollIndex<T>> =
+                Votes::<T>::iter_keys().map(|(poll, _)| poll).collect();
             polls.sort();
             polls.dedup();
             for poll in polls {
@@ -200,7 +201,10 @@ pub mod pallet {
                         .fold(0, |sum: Work, vote| sum.saturating_add(vote.weight))
                 };
                 ensure!((tally.ayes, tally.nays) == (sum(true), sum(false)), "a tally is not its votes' sum");
-                ensure!(tally.ayes.saturating_add(tally.nays) <= tally.total, "more votes than there is weight");
+                ensure!(
+                    tally.ayes.saturating_add(tally.nays) <= tally.total,
+                    "more votes than there is weight"
+                );
             }
             Ok(())
         }

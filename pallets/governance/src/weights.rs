@@ -26,7 +26,8 @@ impl<T: frame_system::Config> WeightInfo for SubstrateWeight<T> {
     }
 
     fn remove_votes(n: u32) -> Weight {
-        let one = Weight::from_parts(REMOVE_REF_TIME, 0).saturating_add(T::DbWeight::get().reads_writes(1, 1));
+        let one =
+            Weight::from_parts(REMOVE_REF_TIME, 0).saturating_add(T::DbWeight::get().reads_writes(1, 1));
         one.saturating_mul(u64::from(n).saturating_add(1))
     }
 }
