@@ -1,6 +1,6 @@
 //! `starling-simulate`: runs scenarios and prints what they came to.
 
-use anyhow::{bail, Context, Result};
+use anyhow::{ensure, Context, Result};
 use clap::{Args, Parser, Subcommand};
 use starling_runtime::genesis;
 use starling_simulate::{
@@ -121,10 +121,8 @@ impl Network {
         } else {
             println!("{}\n{}", tables::markdown_rows(&rows), tables::markdown_summaries(&summaries));
         }
-        match wrong.is_empty() {
-            true => Ok(()),
-            false => bail!("what must not happen: {wrong:#?}"),
-        }
+        ensure!(wrong.is_empty(), "what must not happen: {wrong:#?}");
+        Ok(())
     }
 }
 
