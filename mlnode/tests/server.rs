@@ -111,7 +111,7 @@ async fn streamed(url: String, body: Value) -> Vec<Value> {
 
 #[tokio::test]
 async fn several_choices_are_several_answers() {
-    let node = Running::demo(Limits::default()).await;
+    let node = Running::rambling(Limits::default()).await;
     let url = node.inference("/v1/chat/completions");
     let (_, one) = post(url.clone(), &chat(json!({"temperature": 2}))).await;
     let (status, several) = post(url.clone(), &chat(json!({"temperature": 2, "n": 3}))).await;

@@ -51,6 +51,7 @@ impl OpenedWindow {
 
 /// What is shown beside the receipt.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, DecodeWithMemTracking, MaxEncodedLen, TypeInfo)]
+#[allow(clippy::large_enum_variant, reason = "evidence comes one at a time")]
 pub enum Evidence {
     /// Nothing: the receipt says otherwise than `Finished` on chain.
     Contradiction,

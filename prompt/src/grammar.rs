@@ -103,7 +103,7 @@ impl Compiler {
             Ok(parser) => Ok(Matcher::new(Ok(parser))),
             Err(error) => Err(first_line(&error.to_string())),
         };
-        on_deep_stack(|| guarded(&compile)).map_err(GrammarError)
+        on_deep_stack(|| guarded(compile)).map_err(GrammarError)
     }
 }
 

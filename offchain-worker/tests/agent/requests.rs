@@ -192,7 +192,7 @@ async fn wrong_input_gets_openai_shaped_errors() {
     long["messages"][0]["content"] = "word ".repeat(2_000).into();
     check(post(&network, 0, &key, &long).await, 400, "context_length_exceeded");
     let mut tools = body(5, false);
-    tools["tools"] = json!([{ "type": "function" }]);
+    tools["tools"] = json!([{ "type": "function", "function": { "name": "f" } }]);
     check(post(&network, 0, &key, &tools).await, 400, "unsupported_parameter");
     let limited = network.api_key(0, Some("10")).await;
     check(post(&network, 0, &limited, &body(5, false)).await, 402, "insufficient_quota");

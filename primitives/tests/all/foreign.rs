@@ -129,7 +129,10 @@ fn valid_messages_come_back() {
         check_all(&message);
         let decodes = [
             check::<RequestHeader>(&message),
+            check::<SignedAuthorization>(&message),
             check::<Started>(&message),
+            check::<Finished>(&message),
+            check::<WindowProof>(&message),
             check::<SignedReceipt>(&message),
             check::<FraudProof>(&message),
             check::<Transcript>(&message),
