@@ -1,7 +1,7 @@
 //! A crowd of hosts under the rules alone: what up to a thousand hosts and a million host-epochs come to.
 //!
 //! Here the decisions of `starling-math` run without pallets: the draw of executors and the target of verifiers, the
-//! judgement of figures, the sequential test with its carrying over from epoch to epoch, disputes by weight, standings,
+//! judgement of figures, the sequential test with its carrying over from epoch to epoch, disputes by panels, standings,
 //! reputation. Two things are simplified: the verifiers of an answer are as many as a Poisson variate with the target as
 //! its mean, drawn by weight (what the draws by many secrets come to), and coverage gives an answer nobody drew one more.
 
@@ -12,16 +12,22 @@ use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution as _, Poisson};
 use serde::Serialize;
 use starling_math::{
-    dispute::{tally, Tally},
+    dispute::{finding, Finding, Votes},
     draw::{self, DrawTable},
     duty,
     evidence::{self, Standing},
-    judge, reputation,
+    judge,
+    panel::{self, Case, PANELS},
+    reputation,
 };
 use starling_primitives::{
-    hashing::hash_of, profile::Calibration, traits::HostWeight, verdict::Figures, AccountId, EpochIndex,
-    Work, PPM,
+    hashing::hash_of,
+    profile::Calibration,
+    traits::HostWeight,
+    verdict::{Figures, Outcome},
+    AccountId, EpochIndex, Work, PPM,
 };
+use starling_runtime::configs::{FIRST_PANEL, SECOND_PANEL};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How large a crowd, and for how long.
@@ -149,36 +155,47 @@ impl Crowd {
                 verifiers.insert(verifier);
             }
         }
-        let mut disputed = false;
+        let mut accuser = None;
         for verifier in verifiers {
             self.result.verdicts += 1;
             if self.is_liar(verifier) {
-                disputed = true;
+                accuser = Some(verifier);
             } else {
                 self.weigh_in(epoch, hosts, (executor, verifier), &figures);
             }
         }
-        if disputed {
-            self.dispute(hosts, executor, &figures);
+        if let Some(accuser) = accuser {
+            self.dispute(hosts, (executor, accuser), &figures);
         }
         Ok(())
     }
 
-    /// Everybody votes: liars against the answer, the others as they measure.
-    fn dispute(&mut self, hosts: &[HostWeight], executor: usize, figures: &Figures) {
+    /// A panel votes, and a larger one if it has no majority: liars against the answer, the others as they measure.
+    fn dispute(&mut self, hosts: &[HostWeight], (executor, accuser): (usize, usize), figures: &Figures) {
         self.result.disputes += 1;
         let passes = judge::passes(figures, &self.calibration);
-        let jury = (0..hosts.len()).filter(|host| *host != executor);
-        let votes: Vec<_> = jury.map(|host| (hosts[host].weight, passes && !self.is_liar(host))).collect();
-        let eligible = votes.iter().map(|(weight, _)| weight).sum();
-        match tally(&votes, eligible) {
-            Tally::Valid => {}
-            Tally::Undecided => self.result.undecided += 1,
-            Tally::Invalid => {
-                self.result.fallen += 1;
-                self.result.false_convictions += 1;
+        let parties = [executor, accuser].map(|host| hosts[host].host.clone());
+        let request_id = hash_of(b"starling/simulate/dispute", &self.rng.random::<u64>());
+        for (round, size) in (0..PANELS).zip([FIRST_PANEL, SECOND_PANEL]) {
+            let seed = hash_of(b"starling/simulate/panel", &self.rng.random::<u64>());
+            let case = Case { request_id: &request_id, round, parties: &parties };
+            let members = panel::draw(&seed, &case, hosts, size, |_| true);
+            let outcome = Outcome::Measured(*figures);
+            let votes = members.iter().fold(Votes::default(), |votes, member| {
+                let passed = passes && !self.is_liar(index_of(hosts, &member.host));
+                votes.with(&outcome, passed, member.weight)
+            });
+            match finding(&votes, draw::total(&members), true) {
+                Finding::Valid => return,
+                Finding::Undecided => {}
+                Finding::Hidden | Finding::Invalid => {
+                    self.result.fallen += 1;
+                    self.result.false_convictions += 1;
+                    return;
+                }
             }
         }
+        self.result.undecided += 1;
     }
 
     /// One verdict enters its verifier's running product; what was written before the last epoch is forgotten.

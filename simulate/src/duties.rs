@@ -4,13 +4,14 @@ use crate::{adversaries::Seen, serving::is_live, votes, world::World};
 use anyhow::{ensure, Result};
 use pallet_hosts::HostStatus;
 use sp_core::Pair;
-use starling_math::{draw, duty};
+use starling_math::{draw, duty, panel::Stage};
 use starling_primitives::{
     fraud::FraudProof,
+    hashing::hash_of,
     receipt::{Receipt, SignedReceipt},
     records::InferenceState,
     traits::{Inferences as _, Weights as _},
-    verdict::Outcome,
+    verdict::{Outcome, PanelReveal, PanelRound},
     EpochIndex, InferenceId, Ppm,
 };
 use starling_runtime::{Inference, Rewards, Runtime, Sprint};
@@ -45,22 +46,56 @@ impl World {
         drawn.map(|entry| self.by_account[&entry.host]).collect()
     }
 
-    /// Everybody whom a dispute concerns looks at the answer.
+    /// The panels at work: their members look at the answers, commit themselves, and reveal when it is time.
     pub(crate) fn judge_disputes(&mut self) {
-        for id in std::mem::take(&mut self.disputes) {
-            for account in votes::jury(id) {
-                self.judge(self.by_account[&account], id);
+        self.disputes.retain(|id| votes::is_open(*id));
+        for id in self.disputes.clone() {
+            let Some(sitting) = votes::sitting(id) else { continue };
+            for account in sitting.members {
+                let member = self.by_account[&account];
+                let seat = (id, sitting.round, member);
+                match sitting.stage {
+                    Stage::Commit if !self.sealed.contains_key(&seat) => self.commit_to(seat),
+                    Stage::Reveal => {
+                        if let Some(reveal) = self.sealed.remove(&seat) {
+                            // A proof may have decided it in this block.
+                            let _ = votes::reveal(&self.hosts[member], reveal);
+                        }
+                    }
+                    Stage::Commit | Stage::Over => {}
+                }
             }
+        }
+    }
+
+    fn commit_to(&mut self, seat: (InferenceId, PanelRound, usize)) {
+        let (inference, round, member) = seat;
+        let Some(outcome) = self.look(member, inference) else { return };
+        let salt = hash_of(b"starling/simulate/salt", &(inference, round, member as u32));
+        let reveal = PanelReveal { inference, round, outcome, salt };
+        // Who was suspended since the draw cannot speak.
+        if votes::commit(&self.hosts[member], &reveal).is_ok() {
+            self.sealed.insert(seat, reveal);
         }
     }
 
     /// One host looks at one answer, once; its verdict goes out with the block.
     fn judge(&mut self, verifier: usize, id: InferenceId) {
-        let Some(asked) = self.asked.get(&id) else { return };
-        let Some(answer) = &asked.answer else { return };
+        // What is disputed is the panel's.
+        if !votes::is_open(id) && self.judged.insert((id, verifier)) {
+            if let Some(outcome) = self.look(verifier, id) {
+                self.ballots.entry(verifier).or_default().push((id, outcome));
+            }
+        }
+    }
+
+    /// What a host says of an answer; and it shows a lie to the chain where it sees one.
+    fn look(&mut self, verifier: usize, id: InferenceId) -> Option<Outcome> {
+        let asked = self.asked.get(&id)?;
+        let answer = asked.answer.as_ref()?;
         let (host, executor) = (&self.hosts[verifier], &self.hosts[asked.executor]);
-        if verifier == asked.executor || !is_live(host) || !self.judged.insert((id, verifier)) {
-            return;
+        if verifier == asked.executor || !is_live(host) {
+            return None;
         }
         let friend = host.befriends(executor);
         let hidden = !executor.behaviour.serves() && !friend;
@@ -69,8 +104,7 @@ impl World {
         if found == Outcome::ReplayFailed && host.behaviour.proves(friend) {
             self.prove(verifier, id);
         }
-        let outcome = self.hosts[verifier].behaviour.judge(Seen { found, friend, tokens });
-        self.ballots.entry(verifier).or_default().push((id, outcome));
+        Some(self.hosts[verifier].behaviour.judge(Seen { found, friend, tokens }))
     }
 
     /// Shows the chain the window that does not replay, beside the executor's receipt.

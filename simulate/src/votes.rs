@@ -1,16 +1,17 @@
-//! The seam between hosts that have judged and the chain that decides: verdicts, fraud proofs, and who must look at a
-//! disputed answer. How the chain decides disputes is known here and nowhere else in this crate.
+//! The seam between hosts that have judged and the chain that decides: verdicts, fraud proofs, and the panels that look at
+//! a disputed answer. How the chain decides disputes is known here and nowhere else in this crate.
 
 use crate::host::Host;
 use frame_support::dispatch::DispatchResult;
-use pallet_verification::types::MAX_VERDICTS;
+use pallet_verification::{types::MAX_VERDICTS, Disputes, LastBoundary, PanelTallies, Panels};
+use starling_math::panel::Stage;
 use starling_primitives::{
     fraud::FraudProof,
-    traits::{Duties, Inferences, Weights},
-    verdict::{Outcome, Verdict},
+    traits::Duties,
+    verdict::{Outcome, PanelCommit, PanelReveal, PanelRound, Verdict},
     AccountId, EpochIndex, InferenceId, H256,
 };
-use starling_runtime::{Inference, Runtime, RuntimeEvent, Sprint, Verification};
+use starling_runtime::{Runtime, RuntimeEvent, Verification};
 
 /// Sends a host's verdicts.
 pub fn vote(host: &Host, verdicts: &[(InferenceId, Outcome)]) -> DispatchResult {
@@ -39,11 +40,45 @@ pub fn disputes(events: &[RuntimeEvent]) -> Vec<InferenceId> {
     opened.collect()
 }
 
-/// Hosts that must look at a disputed answer: all that serve its profile, but its executor.
-pub fn jury(id: InferenceId) -> Vec<AccountId> {
-    let Some(record) = Inference::record(id) else { return Vec::new() };
-    let hosts = Sprint::of_profile(id.epoch, record.profile).into_iter().map(|entry| entry.host);
-    hosts.filter(|host| *host != record.executor).collect()
+/// Whether nothing has decided a dispute yet.
+pub fn is_open(id: InferenceId) -> bool {
+    Disputes::<Runtime>::get(id.epoch, id.index).is_some_and(|dispute| dispute.status.is_open())
+}
+
+/// The panel that judges an answer now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sitting {
+    /// Which of its panels it is.
+    pub round: PanelRound,
+    /// Who sits on it.
+    pub members: Vec<AccountId>,
+    /// What they may do.
+    pub stage: Stage,
+}
+
+/// Who judges a disputed answer, once that is drawn.
+pub fn sitting(id: InferenceId) -> Option<Sitting> {
+    let round = Disputes::<Runtime>::get(id.epoch, id.index)?.panels.checked_sub(1)?;
+    let place = (id.index, round);
+    let panel = Panels::<Runtime>::get(id.epoch, place)?;
+    let tally = PanelTallies::<Runtime>::get(id.epoch, place);
+    let stage = panel.stage(LastBoundary::<Runtime>::get().count, &tally);
+    let members = panel.members.into_iter().map(|member| member.host).collect();
+    Some(Sitting { round, members, stage })
+}
+
+/// Commits a member to what it will reveal.
+pub fn commit(host: &Host, reveal: &PanelReveal) -> DispatchResult {
+    let PanelReveal { inference, round, .. } = *reveal;
+    let commitment = reveal.commitment(&host.keys.account);
+    let items = vec![PanelCommit { inference, round, commitment }].try_into().expect("one fits");
+    host.call(pallet_verification::Call::<Runtime>::commit_verdicts { items })
+}
+
+/// Reveals what a member committed itself to.
+pub fn reveal(host: &Host, reveal: PanelReveal) -> DispatchResult {
+    let items = vec![reveal].try_into().expect("one fits");
+    host.call(pallet_verification::Call::<Runtime>::reveal_verdicts { items })
 }
 
 /// What a host has not done of its duties among these inferences of an epoch.

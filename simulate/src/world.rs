@@ -18,7 +18,7 @@ use starling_primitives::{
     hashing::hash_of,
     profile::Profile,
     traits::{Beacon as _, HostWeight, Round, Weights},
-    verdict::Outcome,
+    verdict::{Outcome, PanelReveal, PanelRound},
     AccountId, BlockNumber, EpochIndex, InferenceId, RequestId, H256, PPM,
 };
 use starling_runtime::{genesis, Beacon, RuntimeEvent, Sprint, System};
@@ -91,7 +91,10 @@ pub(crate) struct World {
     pub(crate) judged: BTreeSet<(InferenceId, usize)>,
     /// Answers whose drawn verifiers have not looked yet.
     pub(crate) fresh: Vec<InferenceId>,
+    /// Answers that are disputed.
     pub(crate) disputes: Vec<InferenceId>,
+    /// What members of panels have committed themselves to.
+    pub(crate) sealed: BTreeMap<(InferenceId, PanelRound, usize), PanelReveal>,
     pub(crate) requests: u64,
     books: Books,
 }
@@ -136,6 +139,7 @@ impl Simulation {
             judged: BTreeSet::new(),
             fresh: Vec::new(),
             disputes: Vec::new(),
+            sealed: BTreeMap::new(),
             requests: 0,
             books: chain.execute_with(Books::open),
         };

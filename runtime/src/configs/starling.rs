@@ -23,9 +23,9 @@ const PRUNED_PER_BLOCK: u32 = 200;
 
 /// Hosts on the first panel of a dispute; everybody, where they are fewer. `starling-math`'s example `panels` prints how
 /// often liars would have the majority.
-const FIRST_PANEL: u32 = 201;
+pub const FIRST_PANEL: u32 = 201;
 /// Hosts on the second panel.
-const SECOND_PANEL: u32 = 301;
+pub const SECOND_PANEL: u32 = 301;
 
 parameter_types! {
     /// A sixteenth of a block is for those who pay, whatever hosts owe.
