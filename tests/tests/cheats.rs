@@ -263,8 +263,7 @@ mod sources {
     use starling_prompt::{openai::ChatMessage, Tokenizer};
 
     /// As the runtime's presets have it.
-    const CALIBRATION: Calibration =
-        Calibration { distance_limit: 20, margin_limit: 20, short_allowance: 640 };
+    const CALIBRATION: Calibration = Calibration { distance_limit: 8, margin_limit: 8, short_allowance: 0 };
 
     async fn engine(loader: impl Loader) -> Result<Engine> {
         let limits = EngineLimits {

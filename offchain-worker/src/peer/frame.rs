@@ -169,7 +169,12 @@ mod tests {
             ExecuteEvent::Token { text: "ä".into(), record }.encode(),
             ExecuteEvent::Refused(Refusal::Busy { retry_after_s: 9 }).encode(),
             TranscriptQuery { request_id: H256::repeat_byte(1) }.encode(),
-            Some(ServedTranscript { transcript: transcript.clone(), prompt_tokens: vec![1, 2] }).encode(),
+            Some(ServedTranscript {
+                transcript: transcript.clone(),
+                prompt_tokens: vec![1, 2],
+                constraint: None,
+            })
+            .encode(),
             SprintQuery { epoch: 1, profile: 0, nonces: vec![1, 2, 3] }.encode(),
             vec![SprintLeaf { nonce: 1, transcript, proof: Proof { siblings: vec![H256::zero()] } }].encode(),
         ]
