@@ -28,7 +28,9 @@ fn weights(shares: &[(&str, Work)]) {
     };
     let mut entries: Vec<_> = shares.iter().map(entry).collect();
     entries.sort_by(|a, b| a.host.cmp(&b.host));
-    pallet_sprint::EpochWeights::<Runtime>::insert(epoch().index, BoundedVec::truncate_from(entries));
+    let entries = BoundedVec::truncate_from(entries);
+    pallet_sprint::EpochWeights::<Runtime>::insert(epoch().index, entries.clone());
+    pallet_sprint::ProfileWeights::<Runtime>::insert(epoch().index, 0, entries);
 }
 
 /// Anyone proposes a profile, and pays for the question.
