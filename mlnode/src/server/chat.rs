@@ -141,7 +141,7 @@ struct Running {
 }
 
 impl Running {
-    async fn to_its_end(mut self) -> Result<(Answer, Choice), ApiError> {
+    async fn run_to_end(mut self) -> Result<(Answer, Choice), ApiError> {
         while let Some(event) = self.generation.recv().await {
             match event {
                 GenerateEvent::Token { token, text, candidates, .. } => {
@@ -171,7 +171,7 @@ fn total<'a>(answers: impl IntoIterator<Item = &'a Answer>) -> Usage {
 }
 
 async fn whole_answer(choices: Vec<Running>, form: Option<TextForm>) -> Result<Response, HttpError> {
-    let ended = try_join_all(choices.into_iter().map(Running::to_its_end)).await?;
+    let ended = try_join_all(choices.into_iter().map(Running::run_to_end)).await?;
     let (answers, choices): (Vec<Answer>, Vec<Choice>) = ended.into_iter().unzip();
     let first = answers.first().ok_or_else(cut_off)?;
     let body = first.body(choices, total(&answers));
