@@ -24,7 +24,7 @@ pub fn work(accepted: u32, nonce_work: Work) -> Work {
 /// * Somebody could vote and nobody did: none.
 /// * Voters with more than half of the voting weight say *fabricated*: none.
 /// * Else `count x (1 - upper bound of the failed fraction)`, rounded down. The fraction is the voters' mean by weight, each
-///   voter's own taken to lie between the weighted median and its confidence bound ([`failed_fraction`]), so that liars of
+///   voter's own taken to lie between the weighted median and its confidence bound (`failed_fraction`), so that liars of
 ///   less than half of the weight neither make good work bad nor bad work good. The bound is Wilson's at 95 %, one-sided,
 ///   over all samples checked; `tolerance` is taken off the fraction first.
 pub fn accepted(

@@ -71,7 +71,7 @@ impl fmt::Display for DeviceChoice {
 }
 
 impl DeviceChoice {
-    /// The number of the CUDA device to use, or `None` for the processor. `library` is where [`CUDA_LIBRARY`] is if not beside
+    /// The number of the CUDA device to use, or `None` for the processor. `library` is where `CUDA_LIBRARY` is if not beside
     /// the library that is linked: the file, or its folder. An error when a CUDA device was asked for that is not there.
     pub fn resolve(self, library: Option<&Path>) -> Result<Option<usize>, ModelError> {
         let number = match self {

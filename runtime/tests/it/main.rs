@@ -11,3 +11,4 @@ mod genesis;
 mod golden;
 mod governance;
 mod panels;
+mod state;
