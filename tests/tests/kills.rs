@@ -43,6 +43,12 @@ async fn nothing_promised_is_lost_by_kill_9() -> Result<()> {
     let folder = tempfile::Builder::new().prefix("starling-kills-").tempdir()?;
     let mut spec = Spec::four_hosts("test", Ports::free_block()?);
     spec.full_node = false;
+    // As fast as the demo model is, an answer ends before anybody is killed in it.
+    for host in &mut spec.hosts {
+        for node in &mut host.ml_nodes {
+            node.program = "slow-mlnode".into();
+        }
+    }
     let mut network = Network::prepare(folder.path(), spec)?;
     let result = match network.start().await {
         Ok(()) => story(&mut network).await,
