@@ -1,6 +1,8 @@
 //! `kill -9` of an agent, an ML node and a node, in the middle of streamed requests and of a sprint.
 
 use anyhow::{bail, ensure, Context, Result};
+use reqwest::Method;
+use serde_json::Value;
 use starling_chain_client::{BlockTick, ChainClient, Keypair, PlacedRecord};
 use starling_e2e::{
     key::{self, request_id, ApiKey, Ended, Streamed},
@@ -144,6 +146,7 @@ impl Client {
             }
             network.spawn(victim)?;
             network.ready(victim).await?;
+            serves_again(network, executor).await?;
         }
         bail!("every stream ended before {} was killed", victim.name())
     }
@@ -175,7 +178,8 @@ impl Client {
         ensure!(matches!(ended, Ended::Error(_)), "the client is told: {ended:?}");
         self.is_answered(0).await?;
         network.spawn(victim)?;
-        network.ready(victim).await
+        network.ready(victim).await?;
+        serves_again(network, host).await
     }
 
     async fn agent_dies_while_it_streams(&mut self, network: &mut Network, host: usize) -> Result<()> {
@@ -184,7 +188,8 @@ impl Client {
         ensure!(matches!(ended, Ended::Error(_)), "the client is told: {ended:?}");
         self.is_answered(0).await?;
         network.spawn(victim)?;
-        network.ready(victim).await
+        network.ready(victim).await?;
+        serves_again(network, host).await
     }
 
     /// The gateway takes the stream with it; the client asks another one.
@@ -200,6 +205,17 @@ impl Client {
         network.spawn(victim)?;
         network.ready(victim).await
     }
+}
+
+/// Waits until a host's agent has found its ML nodes healthy: before that it takes no work.
+async fn serves_again(network: &Network, host: usize) -> Result<()> {
+    let healthy = |node: &Value| node["health"]["state"] == "healthy";
+    poll::until(&format!("{} to serve again", HOST_NAMES[host]), SETTLED, || async {
+        let status = network.admin_call(host, Method::GET, "/admin/v1/status", None).await?;
+        let nodes = status["nodes"].as_array().context("the agent's ML nodes")?;
+        Ok(nodes.iter().all(healthy).then_some(()))
+    })
+    .await
 }
 
 fn is_interrupted(ended: &Ended) -> bool {
