@@ -2,7 +2,9 @@
 
 mod common;
 
-use common::{config, demo_model, eventually, request, write_other_model, Running, MODEL, SAMPLED};
+use common::{
+    config, demo_model, eventually, rambling_model, request, write_other_model, Running, MODEL, SAMPLED,
+};
 use futures::StreamExt;
 use starling_mlnode::{
     config::Limits,
@@ -147,9 +149,7 @@ async fn honest_transcripts_verify_near_zero() {
 
 #[tokio::test]
 async fn what_is_known_of_a_prompt_changes_no_committed_integer() {
-    // One folder for both: the noise that makes it another model is not the same every time.
-    let folder = tempfile::tempdir().unwrap();
-    write_other_model(folder.path(), 2.0);
+    let folder = rambling_model();
     let reusing = Running::start(&config(folder.path(), Limits::default()), FolderLoader).await;
     let limits = Limits { prefix_tokens: 0, ..Limits::default() };
     let fresh = Running::start(&config(folder.path(), limits), FolderLoader).await;

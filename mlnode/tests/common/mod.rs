@@ -4,6 +4,7 @@
 
 use futures::StreamExt;
 use safetensors::{tensor::TensorView, Dtype, SafeTensors};
+use serde_json::{json, Value};
 use starling_mlnode::{
     config::{Config, Limits, Secret},
     loader::{FolderLoader, LoadError, LoadSpec, Loaded, Loader},
@@ -23,6 +24,7 @@ use std::{
     path::{Path, PathBuf},
     time::Duration,
 };
+use tempfile::TempDir;
 
 pub const TOKEN: &str = "a token for tests only";
 pub const MODEL: &str = "demo";
@@ -44,9 +46,12 @@ pub fn write_other_model(folder: &Path, strength: f32) {
     }
     let bytes = std::fs::read(demo_model().join("model.safetensors")).unwrap();
     let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    // By name: the file's own order is a hash map's, and the model would be another one each time.
+    let mut tensors = tensors.tensors();
+    tensors.sort_by(|(a, _), (b, _)| a.cmp(b));
     let mut noise = 1u32;
     let moved: Vec<(String, Vec<usize>, Vec<u8>)> = tensors
-        .iter()
+        .into_iter()
         .map(|(name, view)| {
             let floats = view.data().chunks_exact(2).map(|w| {
                 let bits = u16::from_le_bytes(w.try_into().unwrap());
@@ -60,13 +65,32 @@ pub fn write_other_model(folder: &Path, strength: f32) {
                 let unit = (noise >> 8) as f32 / (1 << 23) as f32 - 1.0;
                 (x * (1.0 + strength * unit)).to_le_bytes()
             });
-            (name.to_owned(), view.shape().to_vec(), moved.collect())
+            (name, view.shape().to_vec(), moved.collect())
         })
         .collect();
     let views = moved
         .iter()
         .map(|(name, shape, data)| (name.clone(), TensorView::new(Dtype::F32, shape.clone(), data).unwrap()));
     safetensors::serialize_to_file(views, None, &folder.join("model.safetensors")).unwrap();
+}
+
+/// Another model that has no token to end an answer with: how long an answer is depends on the request alone, and not on
+/// the last bit of a probability, which differs between processors.
+pub fn rambling_model() -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    write_other_model(folder.path(), 2.0);
+    let changes = [
+        ("config.json", "eos_token_id", Value::Null),
+        ("generation_config.json", "eos_token_id", json!([])),
+        ("tokenizer_config.json", "eos_token", Value::Null),
+    ];
+    for (name, field, value) in changes {
+        let file = folder.path().join(name);
+        let mut content: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+        content[field] = value;
+        std::fs::write(&file, content.to_string()).unwrap();
+    }
+    folder
 }
 
 /// Loads a model that takes its time for each step, as a larger one does: an answer of a thousand tokens of the demo model
@@ -157,17 +181,15 @@ impl Running {
         Self::start(&config(&demo_model(), limits), FolderLoader).await
     }
 
-    /// A node whose model rambles: it hardly ever ends by itself.
+    /// A node whose model rambles: no token ends its answers.
     pub async fn rambling(limits: Limits) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        write_other_model(folder.path(), 2.0);
+        let folder = rambling_model();
         Self::start(&config(folder.path(), limits), FolderLoader).await
     }
 
     /// The same, but a thousand tokens take at least five seconds.
     pub async fn rambling_slowly(limits: Limits) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        write_other_model(folder.path(), 2.0);
+        let folder = rambling_model();
         Self::start(&config(folder.path(), limits), SlowLoader(Duration::from_millis(5))).await
     }
 
