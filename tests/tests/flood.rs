@@ -171,6 +171,7 @@ async fn was_a_flood(
     println!("the pool took {taken} junk calls and refused {refused}; blocks by transactions: {by_block:?}");
     ensure!(refused > 0 && taken > 64, "{taken} taken, {refused} refused: that was no flood");
     let fullest = by_block.keys().next_back().copied().unwrap_or_default();
-    ensure!(fullest < 16, "a flood filled a block with {fullest} transactions");
+    // An eighth of a block's time holds fewer; without bounds all that the pool takes would be in one.
+    ensure!(fullest < 48, "a flood filled a block with {fullest} transactions");
     Ok(())
 }

@@ -1,11 +1,11 @@
 //! The nonce check that knows duty calls.
 
-use crate::{Config, Pallet, Standing, WeightInfo};
+use crate::{Config, Pallet, Standing, Usage, WeightInfo};
 use alloc::vec::Vec;
 use codec::{Decode, DecodeWithMemTracking, Encode};
 use core::fmt;
 use frame_support::{
-    dispatch::DispatchInfo,
+    dispatch::{DispatchInfo, PostDispatchInfo},
     pallet_prelude::TransactionSource,
     traits::{Contains, Get},
     weights::Weight,
@@ -87,14 +87,15 @@ where
 
 impl<T: Config + Send + Sync> TransactionExtension<T::RuntimeCall> for CheckDutyNonce<T>
 where
-    T::RuntimeCall: Dispatchable<Info = DispatchInfo>,
+    T::RuntimeCall: Dispatchable<Info = DispatchInfo, PostInfo = PostDispatchInfo>,
     T::RuntimeOrigin: AsSystemOriginSigner<AccountId> + Clone + From<RawOrigin<AccountId>>,
     CheckNonce<T>: TransactionExtension<T::RuntimeCall, Implicit = ()> + StaticTypeInfo,
 {
     const IDENTIFIER: &'static str = <CheckNonce<T> as TransactionExtension<T::RuntimeCall>>::IDENTIFIER;
     type Implicit = ();
     type Val = (<CheckNonce<T> as TransactionExtension<T::RuntimeCall>>::Val, Option<DutyCall>);
-    type Pre = <CheckNonce<T> as TransactionExtension<T::RuntimeCall>>::Pre;
+    /// With the host that took room for it.
+    type Pre = (<CheckNonce<T> as TransactionExtension<T::RuntimeCall>>::Pre, Option<AccountId>);
 
     fn metadata() -> Vec<TransactionExtensionMetadata> {
         <CheckNonce<T> as TransactionExtension<T::RuntimeCall>>::metadata()
@@ -138,22 +139,30 @@ where
         info: &DispatchInfoOf<T::RuntimeCall>,
         len: usize,
     ) -> Result<Self::Pre, TransactionValidityError> {
-        let has_room =
-            |duty: DutyCall| Pallet::<T>::take_room(&duty.host, duty.standing, info.total_weight());
-        if !duty_call.is_none_or(has_room) {
-            // The block builder leaves it in the pool.
-            return Err(InvalidTransaction::ExhaustsResources.into());
-        }
-        self.0.prepare(nonce, origin, call, info, len)
+        let host = match duty_call {
+            Some(DutyCall { host, standing }) => {
+                if !Pallet::<T>::take_room(&host, standing, Pallet::<T>::usage(info, len)) {
+                    // The block builder leaves it in the pool.
+                    return Err(InvalidTransaction::ExhaustsResources.into());
+                }
+                Some(host)
+            }
+            None => None,
+        };
+        Ok((self.0.prepare(nonce, origin, call, info, len)?, host))
     }
 
     fn post_dispatch_details(
-        pre: Self::Pre,
+        (nonce, host): Self::Pre,
         info: &DispatchInfoOf<T::RuntimeCall>,
         post_info: &PostDispatchInfoOf<T::RuntimeCall>,
         len: usize,
         result: &DispatchResult,
     ) -> Result<Weight, TransactionValidityError> {
-        CheckNonce::<T>::post_dispatch_details(pre, info, post_info, len, result)
+        if let Some(host) = host {
+            let unused = Usage { ref_time: post_info.calc_unspent(info).ref_time(), bytes: 0 };
+            Pallet::<T>::give_back(&host, unused);
+        }
+        CheckNonce::<T>::post_dispatch_details(nonce, info, post_info, len, result)
     }
 }

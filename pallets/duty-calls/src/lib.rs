@@ -11,9 +11,9 @@
 //! * *In the pool* a worker has at most [`Config::MaxWaiting`] duty calls waiting; one more is refused. The duty calls of
 //!   hosts with weight come before everything else, the first of each host before the second of any; those of hosts
 //!   without weight come last.
-//! * *In a block* a host may fill twice its share of the weight ([`starling_math::room`]) and at least a 64th, and all
-//!   duty calls together leave [`Config::Reserved`] for those who pay. A call that finds no room waits in the pool for
-//!   the next block.
+//! * *In a block* a host may fill twice its share of the weight ([`starling_math::room`]) and at least a 64th, of the
+//!   block's time as of its length, and all duty calls together leave [`Config::Reserved`] of both for those who pay. A call
+//!   that finds no room waits in the pool for the next block.
 //!
 //! Whether a call is free at all is said by the pallet that it belongs to. Duty calls of accounts that are no host's
 //! worker are none of this pallet's business: they pay.
@@ -22,8 +22,8 @@
 //!
 //! * [`CheckDutyNonce`] stands where [`CheckNonce`](frame_system::CheckNonce) would and looks like it from outside, so
 //!   wallets need not know it.
-//! * A call counts with the weight that it declares, also if it turns out cheaper. The room must be open when it comes, not
-//!   large enough for it: any call fits an empty block.
+//! * A call takes the room that it declares, and gives back what it turns out not to need. The room must be open when it
+//!   comes, not large enough for it: any call fits an empty block.
 //! * What was used of a block is forgotten when it ends and never reaches the database. Each call pays for its own
 //!   forgetting.
 
@@ -36,17 +36,23 @@ mod extension;
 mod mock;
 #[cfg(test)]
 mod tests;
+mod usage;
 pub mod weights;
 
 pub use extension::CheckDutyNonce;
 pub use pallet::*;
+pub use usage::Usage;
 pub use weights::WeightInfo;
 
 /// The pallet.
 #[frame_support::pallet]
 pub mod pallet {
-    use super::WeightInfo;
-    use frame_support::{dispatch::DispatchClass, pallet_prelude::*, traits::Contains};
+    use super::{Usage, WeightInfo};
+    use frame_support::{
+        dispatch::{DispatchClass, DispatchInfo},
+        pallet_prelude::*,
+        traits::Contains,
+    };
     use frame_system::pallet_prelude::*;
     use sp_runtime::Perbill;
     use starling_math::room;
@@ -79,15 +85,15 @@ pub mod pallet {
         type WeightInfo: WeightInfo;
     }
 
-    /// What each host's duty calls have used of this block, as computation time in picoseconds. Empty between blocks.
+    /// What each host's duty calls have used of this block. Empty between blocks.
     ///
     /// Hasher: hosts choose their accounts.
     #[pallet::storage]
-    pub type Used<T: Config> = StorageMap<_, Blake2_128Concat, AccountId, u64, ValueQuery>;
+    pub type Used<T: Config> = StorageMap<_, Blake2_128Concat, AccountId, Usage, ValueQuery>;
 
-    /// What all duty calls have used of this block, in the same unit. Empty between blocks.
+    /// What all duty calls have used of this block. Empty between blocks.
     #[pallet::storage]
-    pub type UsedByAll<T: Config> = StorageValue<_, u64, ValueQuery>;
+    pub type UsedByAll<T: Config> = StorageValue<_, Usage, ValueQuery>;
 
     #[pallet::hooks]
     impl<T: Config> Hooks<BlockNumberFor<T>> for Pallet<T> {
@@ -125,24 +131,39 @@ pub mod pallet {
             Standing { weight, total: starling_math::draw::total(&hosts) }
         }
 
-        /// Takes the room of a call of this weight. False, and nothing taken, when the host's or everybody's is used up.
-        pub(crate) fn take_room(host: &AccountId, standing: Standing, call: Weight) -> bool {
+        /// Takes the room of a call. False, and nothing taken, when the host's or everybody's is used up.
+        pub(crate) fn take_room(host: &AccountId, standing: Standing, call: Usage) -> bool {
             let block = Self::block();
-            let own = room::allowance(block, standing.weight, standing.total);
-            let all = block.saturating_sub(T::Reserved::get().mul_ceil(block));
+            let own = block.map(|whole| room::allowance(whole, standing.weight, standing.total));
+            let all = block.map(|whole| whole.saturating_sub(T::Reserved::get().mul_ceil(whole)));
             let (used, used_by_all) = (Used::<T>::get(host), UsedByAll::<T>::get());
-            if used >= own || used_by_all >= all {
+            if !used.is_below(own) || !used_by_all.is_below(all) {
                 return false;
             }
-            Used::<T>::insert(host, used.saturating_add(call.ref_time()));
-            UsedByAll::<T>::put(used_by_all.saturating_add(call.ref_time()));
+            Used::<T>::insert(host, used.saturating_add(call));
+            UsedByAll::<T>::put(used_by_all.saturating_add(call));
             true
         }
 
+        /// Gives back what a call took and did not use.
+        pub(crate) fn give_back(host: &AccountId, unused: Usage) {
+            Used::<T>::mutate(host, |used| *used = used.saturating_sub(unused));
+            UsedByAll::<T>::mutate(|used| *used = used.saturating_sub(unused));
+        }
+
+        /// What a call takes: with what every extrinsic costs, since that is all that is left of the cheapest.
+        pub(crate) fn usage(info: &DispatchInfo, len: usize) -> Usage {
+            let base = T::BlockWeights::get().get(info.class).base_extrinsic;
+            let weight = info.total_weight().saturating_add(base);
+            Usage { ref_time: weight.ref_time(), bytes: u64::try_from(len).unwrap_or(u64::MAX) }
+        }
+
         /// What normal transactions may use of a block.
-        fn block() -> u64 {
+        fn block() -> Usage {
             let weights = T::BlockWeights::get();
-            weights.get(DispatchClass::Normal).max_total.unwrap_or(weights.max_block).ref_time()
+            let weight = weights.get(DispatchClass::Normal).max_total.unwrap_or(weights.max_block);
+            let bytes = *T::BlockLength::get().max.get(DispatchClass::Normal);
+            Usage { ref_time: weight.ref_time(), bytes: bytes.into() }
         }
 
         /// Invariant: between blocks nothing is in use.

@@ -4,11 +4,13 @@
 
 use crate as pallet_duty_calls;
 use frame_support::{
-    derive_impl, parameter_types,
+    derive_impl,
+    dispatch::DispatchClass,
+    parameter_types,
     traits::{ConstU32, Contains, Hooks},
     weights::{constants::WEIGHT_REF_TIME_PER_SECOND, Weight},
 };
-use frame_system::limits::BlockWeights;
+use frame_system::limits::{BlockLength, BlockWeights};
 use sp_runtime::{traits::IdentityLookup, Perbill};
 use starling_primitives::{
     schedule::{EpochState, Schedule},
@@ -16,6 +18,9 @@ use starling_primitives::{
     AccountId, Balance, BlockNumber, EpochIndex, ProfileId, Work,
 };
 use std::collections::BTreeMap;
+
+/// Longest block, in bytes. Normal transactions may fill 80 % of it.
+const LENGTH: u32 = 1_000_000;
 
 type Block = frame_system::mocking::MockBlockU32<Test>;
 
@@ -27,13 +32,22 @@ frame_support::construct_runtime!(
 );
 
 parameter_types! {
-    pub Blocks: BlockWeights = BlockWeights::with_sensible_defaults(
-        Weight::from_parts(WEIGHT_REF_TIME_PER_SECOND, u64::MAX),
-        Perbill::from_percent(80),
-    );
+    pub Blocks: BlockWeights = blocks();
+    pub Lengths: BlockLength = BlockLength::builder()
+        .max_length(LENGTH)
+        .modify_max_length_for_class(DispatchClass::Normal, |max| *max = LENGTH / 10 * 8)
+        .build();
     pub const Reserved: Perbill = Perbill::from_percent(10);
     /// Weights by worker; a worker's host is the account with its bytes turned around.
     pub static Shares: BTreeMap<u8, Work> = BTreeMap::new();
+}
+
+/// A second, of which normal transactions may use 80 %. Extrinsics cost nothing by themselves.
+fn blocks() -> BlockWeights {
+    let second = Weight::from_parts(WEIGHT_REF_TIME_PER_SECOND, u64::MAX);
+    let mut blocks = BlockWeights::with_sensible_defaults(second, Perbill::from_percent(80));
+    blocks.per_class.get_mut(DispatchClass::Normal).base_extrinsic = Weight::zero();
+    blocks
 }
 
 #[derive_impl(frame_system::config_preludes::TestDefaultConfig)]
@@ -42,6 +56,7 @@ impl frame_system::Config for Test {
     type AccountId = AccountId;
     type Lookup = IdentityLookup<AccountId>;
     type BlockWeights = Blocks;
+    type BlockLength = Lengths;
 }
 
 /// Remarks are owed.

@@ -1,7 +1,7 @@
-use crate::{mock::*, CheckDutyNonce, Used, UsedByAll};
+use crate::{mock::*, CheckDutyNonce, Usage, Used, UsedByAll};
 use codec::Encode;
 use frame_support::{
-    dispatch::{DispatchInfo, GetDispatchInfo},
+    dispatch::{DispatchInfo, GetDispatchInfo, PostDispatchInfo},
     weights::Weight,
 };
 use frame_system::{Call, CheckNonce};
@@ -13,6 +13,8 @@ use sp_runtime::{
 
 /// What normal transactions of the mock may use: 80 % of a second.
 const BLOCK: u64 = 800_000_000_000;
+/// And how long they may be together, in bytes.
+const LENGTH: usize = 800_000;
 
 fn duty() -> RuntimeCall {
     Call::remark { remark: vec![] }.into()
@@ -35,10 +37,25 @@ fn pooled(signer: u8, nonce: u32, call: &RuntimeCall) -> Result<u64, Transaction
 
 /// Puts a call of this weight into the block, with the nonce that is due.
 fn included(signer: u8, call: &RuntimeCall, ref_time: u64) -> Result<(), TransactionValidityError> {
+    used(signer, call, ref_time, ref_time, 0)
+}
+
+/// The same with a call that declares more than it turns out to use, and has a length.
+fn used(
+    signer: u8,
+    call: &RuntimeCall,
+    declared: u64,
+    ref_time: u64,
+    len: usize,
+) -> Result<(), TransactionValidityError> {
+    type Extension = CheckDutyNonce<Test>;
     let nonce = System::account_nonce(account(signer));
     let origin = RuntimeOrigin::signed(account(signer));
-    let info = DispatchInfo { call_weight: Weight::from_parts(ref_time, 0), ..Default::default() };
-    CheckDutyNonce::<Test>::from(nonce).validate_and_prepare(origin, call, &info, 0, 0).map(|_| ())
+    let weight = |ref_time| Weight::from_parts(ref_time, 0);
+    let info = DispatchInfo { call_weight: weight(declared), ..Default::default() };
+    let (pre, _) = Extension::from(nonce).validate_and_prepare(origin, call, &info, len, 0)?;
+    let post = PostDispatchInfo { actual_weight: Some(weight(ref_time)), ..Default::default() };
+    Extension::post_dispatch_details(pre, &info, &post, len, &Ok(())).map(|_| ())
 }
 
 #[test]
@@ -82,7 +99,8 @@ fn a_flood_takes_room_from_nobody_else() {
         included(1, &duty(), BLOCK / 5 - 1).unwrap();
         included(1, &duty(), BLOCK / 10).unwrap();
         assert_eq!(included(1, &duty(), 1), exhausted());
-        assert_eq!(Used::<Test>::get(host(1)), BLOCK / 5 - 1 + BLOCK / 10);
+        let ref_time = BLOCK / 5 - 1 + BLOCK / 10;
+        assert_eq!(Used::<Test>::get(host(1)), Usage { ref_time, bytes: 0 });
         // Neither other hosts nor its own other calls are touched.
         included(1, &other(), BLOCK).unwrap();
         included(2, &duty(), 1).unwrap();
@@ -94,6 +112,30 @@ fn a_flood_takes_room_from_nobody_else() {
         next_block();
         included(1, &duty(), 1).unwrap();
         assert_eq!(System::account_nonce(account(1)), nonce + 1);
+    });
+}
+
+#[test]
+fn what_a_call_does_not_use_is_there_for_the_next() {
+    build_and_execute(&[(1, 10), (2, 90)], || {
+        for _ in 0..100 {
+            used(1, &duty(), BLOCK / 4, BLOCK / 1_000, 0).unwrap();
+        }
+        assert_eq!(Used::<Test>::get(host(1)).ref_time, BLOCK / 10);
+        assert_eq!(UsedByAll::<Test>::get().ref_time, BLOCK / 10);
+        used(1, &duty(), BLOCK / 4, BLOCK / 10, 0).unwrap();
+        assert_eq!(included(1, &duty(), 1), exhausted());
+    });
+}
+
+#[test]
+fn cheap_calls_cannot_fill_a_block_by_their_length() {
+    build_and_execute(&[(1, 10), (2, 40), (3, 50)], || {
+        used(1, &duty(), 1, 1, LENGTH / 5).unwrap();
+        assert_eq!(used(1, &duty(), 1, 1, 1), exhausted());
+        used(2, &duty(), 1, 1, LENGTH * 7 / 10).unwrap();
+        assert_eq!(used(3, &duty(), 1, 1, 1), exhausted());
+        used(3, &other(), 1, 1, LENGTH / 10).unwrap();
     });
 }
 
@@ -123,19 +165,19 @@ proptest! {
     #[test]
     fn bounds_hold(
         weights in prop::collection::vec(0u64..100, 1..6),
-        calls in prop::collection::vec((0u8..6, 1..BLOCK / 4, any::<bool>()), 0..60),
+        calls in prop::collection::vec((0u8..6, 1..BLOCK / 4, 0..BLOCK / 8, any::<bool>()), 0..60),
     ) {
         let hosts: Vec<(u8, u64)> = (0..).zip(weights).collect();
         let total: u64 = hosts.iter().map(|(_, weight)| weight).sum();
         build_and_execute(&hosts, || {
-            for (signer, ref_time, ends) in calls {
-                let _ = included(signer, &duty(), ref_time);
+            for (signer, ref_time, unused, ends) in calls {
+                let _ = used(signer, &duty(), ref_time.saturating_add(unused), ref_time, 0);
                 for (worker, weight) in &hosts {
                     let allowance = starling_math::room::allowance(BLOCK, *weight, total);
-                    assert!(Used::<Test>::get(host(*worker)) < allowance + BLOCK / 4);
+                    assert!(Used::<Test>::get(host(*worker)).ref_time < allowance + BLOCK / 4);
                 }
-                let sum: u64 = Used::<Test>::iter_values().sum();
-                assert_eq!(UsedByAll::<Test>::get(), sum);
+                let sum: u64 = Used::<Test>::iter_values().map(|used| used.ref_time).sum();
+                assert_eq!(UsedByAll::<Test>::get(), Usage { ref_time: sum, bytes: 0 });
                 assert!(sum < BLOCK - BLOCK / 10 + BLOCK / 4);
                 if ends {
                     next_block();
