@@ -9,6 +9,7 @@
 
 extern crate alloc;
 
+pub mod attendance;
 pub mod clock;
 pub mod dispute;
 pub mod draw;

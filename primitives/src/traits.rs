@@ -141,6 +141,26 @@ pub trait Reputation {
     fn on_missed(host: &AccountId, epoch: EpochIndex);
 }
 
+/// Whether hosts answer the requests that they are drawn for.
+pub trait Attendance {
+    /// `count` answers of `executor` to requests that came through `gateway` are recorded.
+    fn on_answered(
+        epoch: EpochIndex,
+        profile: ProfileId,
+        executor: &AccountId,
+        gateway: &AccountId,
+        count: u32,
+    );
+    /// A recorded answer of `executor` does not stand, or its transcript was not to be had.
+    fn on_struck(epoch: EpochIndex, profile: ProfileId, executor: &AccountId);
+    /// Whether the host answered so little of what it was drawn for that it has no share of the epoch's emission.
+    fn is_absent(epoch: EpochIndex, host: &AccountId) -> bool;
+    /// The host claims the epoch: what is known of it is final.
+    fn on_claim(epoch: EpochIndex, host: &AccountId);
+    /// Profiles that [`Self::is_absent`] looks at for an epoch: what it costs.
+    fn profiles(epoch: EpochIndex) -> u32;
+}
+
 /// The pots of the epochs: where fees wait for the claim.
 pub trait Pots {
     /// Account that `inference` pays fees of `epoch` into.

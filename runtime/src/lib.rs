@@ -187,4 +187,6 @@ mod runtime {
     pub type DutyCalls = pallet_duty_calls;
     #[runtime::pallet_index(38)]
     pub type Governance = pallet_governance;
+    #[runtime::pallet_index(39)]
+    pub type Attendance = pallet_attendance;
 }

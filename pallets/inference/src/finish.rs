@@ -1,11 +1,11 @@
 //! `Finished`, `Delivered` and expiry.
 
 use crate::{types::Refusal, Config, Event, Inferences, Pallet, RequestIndex};
-use alloc::vec::Vec;
+use alloc::{collections::BTreeMap, vec::Vec};
 use starling_primitives::{
     profile::Profile,
     records::{Delivered, Delivery, FinishedIn, InferenceRecord, InferenceResult, InferenceState},
-    traits::{Clock, Profiles, Reputation},
+    traits::{Attendance, Clock, Profiles, Reputation},
     AccountId, Balance, BlockNumber, EpochIndex, InferenceId, ProfileId, RequestId,
 };
 
@@ -56,6 +56,8 @@ pub(crate) struct Settled {
     pub(crate) taken: u32,
     /// Of these, items that a delegated key had signed.
     pub(crate) delegated: u32,
+    /// Epochs, profiles and gateways that answers were counted for.
+    pub(crate) counted: u32,
 }
 
 impl Settled {
@@ -67,9 +69,17 @@ impl Settled {
 
 /// What one item of a `finish` batch came to.
 struct Paid {
-    epoch: EpochIndex,
     price: Balance,
     delegated: bool,
+    answer: Answer,
+}
+
+/// What an answer counts for.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Answer {
+    epoch: EpochIndex,
+    profile: ProfileId,
+    gateway: AccountId,
 }
 
 /// Fees earned in a batch, by epoch.
@@ -91,18 +101,25 @@ impl<T: Config> Pallet<T> {
         let times = Times::load::<T>();
         let mut prices = Prices(Vec::new());
         let mut earned = Earned::default();
+        let mut answers = BTreeMap::<Answer, u32>::new();
         let mut done = Settled::default();
         for item in items {
             match Self::finish_one(&times, &mut prices, host, item) {
                 Ok(paid) => {
-                    earned.add(paid.epoch, paid.price);
+                    earned.add(paid.answer.epoch, paid.price);
                     done.add(paid.delegated);
+                    let count = answers.entry(paid.answer).or_default();
+                    *count = count.saturating_add(1);
                 }
                 Err(reason) => Self::refuse(item.finished.request_id, reason),
             }
         }
         for (epoch, sum) in earned.0 {
             Self::pay_fees(epoch, host, sum);
+        }
+        done.counted = answers.len() as u32;
+        for (Answer { epoch, profile, gateway }, count) in answers {
+            T::Attendance::on_answered(epoch, profile, host, &gateway, count);
         }
         done
     }
@@ -135,6 +152,7 @@ impl<T: Config> Pallet<T> {
         let price = profile.price(item.prompt_tokens, item.completion_tokens).min(record.amount);
         let released = Self::dissolve(&record, price)?;
         let delegated = record.delegate.is_some();
+        let answer = Answer { epoch: id.epoch, profile: record.profile, gateway: record.gateway.clone() };
         record.state = InferenceState::Finished;
         record.amount = price;
         record.result = Some(InferenceResult {
@@ -147,7 +165,7 @@ impl<T: Config> Pallet<T> {
         Inferences::<T>::insert(id.epoch, id.index, record);
         let (request_id, host) = (item.request_id, host.clone());
         Self::deposit_event(Event::Finished { id, request_id, price, released, host });
-        Ok(Paid { epoch: id.epoch, price, delegated })
+        Ok(Paid { price, delegated, answer })
     }
 
     /// Takes what it can of the batch; returns the number of items taken.

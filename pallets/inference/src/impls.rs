@@ -6,7 +6,7 @@ use frame_system::pallet_prelude::OriginFor;
 use sp_runtime::{traits::UniqueSaturatedInto, DispatchError};
 use starling_primitives::{
     records::{InferenceRecord, InferenceState},
-    traits::{EpochHooks, Hosts, Inferences as InferencesApi, Pots},
+    traits::{Attendance, EpochHooks, Hosts, Inferences as InferencesApi, Pots},
     AccountId, Balance, BlockNumber, EpochIndex, InferenceId, RequestId,
 };
 
@@ -48,6 +48,7 @@ impl<T: Config> Pallet<T> {
         let refunded = Self::refund_price(id, &record);
         Self::credit(&record, refunded);
         let record = InferenceRecord { state: InferenceState::Invalid, amount: 0, ..record };
+        T::Attendance::on_struck(id.epoch, record.profile, &record.executor);
         Inferences::<T>::insert(id.epoch, id.index, record);
         Self::deposit_event(Event::Settled { id, valid: false, refunded });
     }

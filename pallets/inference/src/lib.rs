@@ -71,7 +71,7 @@ pub mod pallet {
     use frame_system::pallet_prelude::*;
     use starling_primitives::{
         records::InferenceRecord,
-        traits::{Beacon, Clock, Hosts, Pots, Profiles, Reputation, Weights},
+        traits::{Attendance, Beacon, Clock, Hosts, Pots, Profiles, Reputation, Weights},
         AccountId, Balance, EpochIndex, InferenceId, RequestId, H256,
     };
 
@@ -95,6 +95,8 @@ pub mod pallet {
         type Weights: Weights;
         /// Told of expired requests.
         type Reputation: Reputation;
+        /// Counts the answers.
+        type Attendance: Attendance;
         /// Where fees go.
         type Pots: Pots;
         /// Derives the account that holds the deposits.
@@ -427,7 +429,10 @@ pub mod pallet {
         /// ## Events
         /// For each item [`Event::Finished`] or [`Event::RecordRefused`].
         #[pallet::call_index(5)]
-        #[pallet::weight(weights::settle::<T>(items.len() as u32, 0, items.len() as u32))]
+        #[pallet::weight(
+            weights::settle::<T>(items.len() as u32, 0, items.len() as u32)
+                .saturating_add(weights::counted::<T>(items.len() as u32))
+        )]
         #[pallet::feeless_if(|origin: &OriginFor<T>, items: &FinishedBatch| -> bool {
             !items.is_empty() && Pallet::<T>::is_worker(origin)
         })]
@@ -435,7 +440,9 @@ pub mod pallet {
             let host = Self::ensure_worker(origin)?;
             let done = Self::do_finish(&host, &items);
             let refused = (items.len() as u32).saturating_sub(done.taken);
-            Ok(Some(weights::settle::<T>(done.taken, refused, done.delegated)).into())
+            let weight = weights::settle::<T>(done.taken, refused, done.delegated)
+                .saturating_add(weights::counted::<T>(done.counted));
+            Ok(Some(weight).into())
         }
 
         /// Records that clients have their answers.

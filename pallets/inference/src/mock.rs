@@ -20,7 +20,9 @@ use starling_primitives::{
     records::{Delivered, Finished, FinishedIn, InferenceRecord, Started},
     request::{Authorization, SignedAuthorization},
     schedule::{EpochState, Schedule},
-    traits::{Beacon, Clock, EpochHooks, HostWeight, Hosts, Pots, Profiles, Reputation, Round, Weights},
+    traits::{
+        Attendance, Beacon, Clock, EpochHooks, HostWeight, Hosts, Pots, Profiles, Reputation, Round, Weights,
+    },
     AccountId, Balance, BlockNumber, EpochIndex, InferenceId, MultiSignature, Ppm, ProfileId, RequestId,
     Work, H256,
 };
@@ -66,6 +68,9 @@ parameter_types! {
     pub static Before: Option<EpochState> = None;
     pub static Misses: Vec<(AccountId, EpochIndex)> = Vec::new();
     pub static FeesPaid: BTreeMap<(EpochIndex, AccountId), Balance> = BTreeMap::new();
+    /// Answers by epoch, profile, executor and gateway.
+    pub static Answered: BTreeMap<(EpochIndex, ProfileId, AccountId, AccountId), u32> = BTreeMap::new();
+    pub static Struck: Vec<(EpochIndex, ProfileId, AccountId)> = Vec::new();
     pub static Retired: bool = false;
     /// What [`Pots::refund`] gives of what is asked.
     pub static PotRefunds: bool = true;
@@ -79,6 +84,7 @@ impl pallet_inference::Config for Test {
     type Profiles = Mock;
     type Weights = Mock;
     type Reputation = Mock;
+    type Attendance = Mock;
     type Pots = Mock;
     type PalletId = DepositsId;
     type MinDeposit = MinDeposit;
@@ -185,6 +191,29 @@ impl Reputation for Mock {
     fn on_clean_epoch(_: &AccountId, _: EpochIndex) {}
     fn on_missed(host: &AccountId, epoch: EpochIndex) {
         Misses::mutate(|misses| misses.push((host.clone(), epoch)));
+    }
+}
+
+impl Attendance for Mock {
+    fn on_answered(
+        epoch: EpochIndex,
+        profile: ProfileId,
+        executor: &AccountId,
+        gateway: &AccountId,
+        count: u32,
+    ) {
+        let place = (epoch, profile, executor.clone(), gateway.clone());
+        Answered::mutate(|answered| *answered.entry(place).or_default() += count);
+    }
+    fn on_struck(epoch: EpochIndex, profile: ProfileId, executor: &AccountId) {
+        Struck::mutate(|struck| struck.push((epoch, profile, executor.clone())));
+    }
+    fn is_absent(_: EpochIndex, _: &AccountId) -> bool {
+        false
+    }
+    fn on_claim(_: EpochIndex, _: &AccountId) {}
+    fn profiles(_: EpochIndex) -> u32 {
+        1
     }
 }
 
@@ -475,6 +504,8 @@ fn reset_mocks() {
     Current::set(epoch_state(1, 1));
     Before::set(None);
     Misses::set(Vec::new());
+    Answered::set(BTreeMap::new());
+    Struck::set(Vec::new());
     FeesPaid::set(BTreeMap::new());
     Retired::set(false);
     PotRefunds::set(true);

@@ -85,6 +85,12 @@ pub fn settle<T: Config>(taken: u32, refused: u32, delegated: u32) -> Weight {
         .saturating_add(T::DbWeight::get().reads_writes(1, 1).saturating_mul(delegated.into()))
 }
 
+/// What `finish` counts for attendance: the executor's and the gateway's tally and the sum, for so many epochs, profiles and
+/// gateways.
+pub fn counted<T: Config>(groups: u32) -> Weight {
+    item::<T>(ITEM_REF_TIME, 3, 3).saturating_mul(groups.into())
+}
+
 /// `deliver`: index and record are read, the record written.
 pub fn deliver<T: Config>(taken: u32, refused: u32) -> Weight {
     batch::<T>(taken, item::<T>(ITEM_REF_TIME, 2, 1))

@@ -12,7 +12,7 @@ use sp_core::sr25519;
 use sp_runtime::traits::{AccountIdConversion, UniqueSaturatedInto};
 use starling_math::{clock::may_claim_previous, draw::claim_samples, emission};
 use starling_primitives::{
-    traits::{self, Beacon, Clock, Duties, Hosts, Inferences, Reputation, Round, Weights},
+    traits::{self, Attendance, Beacon, Clock, Duties, Hosts, Inferences, Reputation, Round, Weights},
     vrf::{self, VrfInput, VrfProof},
     AccountId, Balance, BlockNumber, EpochIndex, H256,
 };
@@ -22,6 +22,8 @@ pub(crate) struct Claim {
     pub(crate) host: AccountId,
     pub(crate) due: Due,
     pub(crate) samples: u32,
+    /// Profiles that its attendance was looked at for.
+    pub(crate) profiles: u32,
 }
 
 impl<T: Config> Pallet<T> {
@@ -31,7 +33,7 @@ impl<T: Config> Pallet<T> {
     }
 
     /// What the host would be paid for an epoch whose duties are done, as (share of the emission, fees): nothing when it
-    /// had no weight, withheld, was convicted or has claimed, or when the pot is burned.
+    /// had no weight, withheld, was convicted or has claimed, or when the pot is burned; no share when it was absent.
     pub fn claimable(epoch: EpochIndex, host: &AccountId) -> (Balance, Balance) {
         let due = Self::due(epoch, host);
         (due.emission, due.fees)
@@ -47,11 +49,9 @@ impl<T: Config> Pallet<T> {
         if lost {
             return Due::default();
         }
-        let pot = Pots::<T>::get(epoch);
-        Due {
-            emission: emission::due(pot.emission, weight, T::Weights::total(epoch)),
-            fees: Fees::<T>::get(epoch, host),
-        }
+        let share = || emission::due(Pots::<T>::get(epoch).emission, weight, T::Weights::total(epoch));
+        let emission = if T::Attendance::is_absent(epoch, host) { 0 } else { share() };
+        Due { emission, fees: Fees::<T>::get(epoch, host) }
     }
 
     /// Undone duties of a host among the inferences that its claim is checked by, given its duty secret. Empty before the
@@ -95,7 +95,8 @@ impl<T: Config> Pallet<T> {
             .ok_or(Error::<T>::InvalidProof)?;
         let sample = Self::sample(epoch, &host);
         ensure!(T::Duties::undone(epoch, &host, &secret, &sample).is_empty(), Error::<T>::DutyMissing);
-        Ok(Claim { host, due, samples: sample.len() as u32 })
+        let profiles = T::Attendance::profiles(epoch);
+        Ok(Claim { host, due, samples: sample.len() as u32, profiles })
     }
 
     pub(crate) fn do_claim(epoch: EpochIndex, claim: Claim) -> DispatchResult {
@@ -109,7 +110,12 @@ impl<T: Config> Pallet<T> {
         T::Currency::transfer(&Self::pots_account(), &host, total, Preservation::Preserve)?;
         Fees::<T>::remove(epoch, &host);
         Claimed::<T>::insert(epoch, &host, due);
-        T::Reputation::on_clean_epoch(&host, epoch);
+        if T::Attendance::is_absent(epoch, &host) {
+            Self::deposit_event(Event::Absent { epoch, host: host.clone() });
+        } else {
+            T::Reputation::on_clean_epoch(&host, epoch);
+        }
+        T::Attendance::on_claim(epoch, &host);
         Self::deposit_event(Event::Claimed { epoch, host, emission: due.emission, fees: due.fees });
         Ok(())
     }

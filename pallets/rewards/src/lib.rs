@@ -73,7 +73,7 @@ pub mod pallet {
     };
     use frame_system::pallet_prelude::*;
     use starling_primitives::{
-        traits::{Beacon, Clock, Duties, Hosts, Inferences, Reputation, Weights},
+        traits::{Attendance, Beacon, Clock, Duties, Hosts, Inferences, Reputation, Weights},
         vrf::VrfProof,
         AccountId, Balance, EpochIndex, H256,
     };
@@ -101,6 +101,8 @@ pub mod pallet {
         type Weights: Weights;
         /// Told of clean epochs.
         type Reputation: Reputation;
+        /// Who answers what it is drawn for.
+        type Attendance: Attendance;
         /// Duties of verification, and convictions.
         type Duties: Duties;
         /// How many inferences an epoch has.
@@ -178,6 +180,13 @@ pub mod pallet {
             /// Its fees.
             fees: Balance,
         },
+        /// A host that claims has no share of the emission, because it did not answer what it was drawn for.
+        Absent {
+            /// The epoch.
+            epoch: EpochIndex,
+            /// The host.
+            host: AccountId,
+        },
         /// A fee was given back.
         Refunded {
             /// The epoch of the inference.
@@ -209,7 +218,8 @@ pub mod pallet {
         NotOpen,
         /// The host has claimed this epoch.
         AlreadyClaimed,
-        /// The host had no weight, withheld its contribution to the beacon or was convicted in this epoch.
+        /// The host had no weight, withheld its contribution to the beacon or was convicted in this epoch; or it was absent
+        /// and earned no fees.
         NothingDue,
         /// The worker key was not in place before the epoch's seed was final.
         KeyTooNew,
@@ -248,15 +258,15 @@ pub mod pallet {
         /// `NotAWorker`, `NotOpen`, `AlreadyClaimed`, `NothingDue`, `KeyTooNew`, `InvalidProof`, `DutyMissing`.
         ///
         /// ## Events
-        /// `Claimed`.
+        /// `Claimed`, and `Absent` where the host has no share of the emission for that.
         #[pallet::call_index(0)]
-        #[pallet::weight(weights::claim::<T>(weights::MAX_CLAIM_SAMPLES))]
+        #[pallet::weight(weights::claim::<T>(weights::MAX_CLAIM_SAMPLES, weights::MAX_PROFILES))]
         #[pallet::feeless_if(|origin: &OriginFor<T>, epoch: &EpochIndex, proof: &VrfProof| -> bool {
             Pallet::<T>::check_claim(origin.clone(), *epoch, proof).is_ok()
         })]
         pub fn claim(origin: OriginFor<T>, epoch: EpochIndex, proof: VrfProof) -> DispatchResultWithPostInfo {
             let claim = Self::check_claim(origin, epoch, &proof)?;
-            let weight = weights::claim::<T>(claim.samples);
+            let weight = weights::claim::<T>(claim.samples, claim.profiles);
             Self::do_claim(epoch, claim)?;
             Ok(Some(weight).into())
         }

@@ -21,7 +21,8 @@ use starling_primitives::{
     records::InferenceRecord,
     schedule::{EpochState, Schedule},
     traits::{
-        Beacon, Clock, Duties, EpochHooks, HostWeight, Hosts, Inferences, Pots, Reputation, Round, Weights,
+        Attendance, Beacon, Clock, Duties, EpochHooks, HostWeight, Hosts, Inferences, Pots, Reputation,
+        Round, Weights,
     },
     vrf::{self, VrfInput, VrfProof},
     AccountId, Balance, BlockNumber, EpochIndex, InferenceId, Ppm, ProfileId, Work, H256,
@@ -71,6 +72,8 @@ parameter_types! {
     pub static Shares: BTreeMap<u8, Work> = BTreeMap::new();
     pub static Since: BTreeMap<u8, BlockNumber> = BTreeMap::new();
     pub static Withheld: BTreeSet<(EpochIndex, u8)> = BTreeSet::new();
+    pub static Absent: BTreeSet<(EpochIndex, u8)> = BTreeSet::new();
+    pub static Attended: Vec<(AccountId, EpochIndex)> = Vec::new();
     pub static Convicted: BTreeSet<(EpochIndex, u8)> = BTreeSet::new();
     /// Inferences that a host has to verify and has not.
     pub static Undone: BTreeMap<u8, BTreeSet<u32>> = BTreeMap::new();
@@ -85,6 +88,7 @@ impl pallet_rewards::Config for Test {
     type Hosts = Mock;
     type Weights = Mock;
     type Reputation = Mock;
+    type Attendance = Mock;
     type Duties = Mock;
     type Inferences = Mock;
     type PalletId = PotsId;
@@ -180,6 +184,20 @@ impl Reputation for Mock {
         Clean::mutate(|clean| clean.push((host.clone(), epoch)));
     }
     fn on_missed(_: &AccountId, _: EpochIndex) {}
+}
+
+impl Attendance for Mock {
+    fn on_answered(_: EpochIndex, _: ProfileId, _: &AccountId, _: &AccountId, _: u32) {}
+    fn on_struck(_: EpochIndex, _: ProfileId, _: &AccountId) {}
+    fn is_absent(epoch: EpochIndex, host: &AccountId) -> bool {
+        id_of(host).is_some_and(|id| Absent::get().contains(&(epoch, id)))
+    }
+    fn on_claim(epoch: EpochIndex, host: &AccountId) {
+        Attended::mutate(|attended| attended.push((host.clone(), epoch)));
+    }
+    fn profiles(_: EpochIndex) -> u32 {
+        1
+    }
 }
 
 impl Duties for Mock {
@@ -303,6 +321,8 @@ impl ExtBuilder {
         Shares::set(self.shares);
         Since::set(BTreeMap::new());
         Withheld::set(BTreeSet::new());
+        Absent::set(BTreeSet::new());
+        Attended::set(Vec::new());
         Convicted::set(BTreeSet::new());
         Undone::set(BTreeMap::new());
         Clean::set(Vec::new());

@@ -51,6 +51,28 @@ fn sample(id: u8, epoch: EpochIndex) -> Vec<u32> {
 }
 
 #[test]
+fn an_absent_host_keeps_its_fees_and_has_no_share() {
+    ExtBuilder::default().weights(&[1, 3, 4]).build_and_execute(|| {
+        pay(0, 70);
+        next_epoch();
+        Absent::set([(1, 0), (1, 1)].into());
+        to_claims();
+        assert_eq!(Rewards::claimable(1, &host(0)), (0, 70));
+        assert_ok!(claim(0, 1));
+        System::assert_has_event(Event::Absent { epoch: 1, host: host(0) }.into());
+        assert_eq!(balance(&host(0)), ENDOWMENT + 70);
+        // Not a clean epoch.
+        assert!(Clean::get().is_empty());
+        assert_eq!(Attended::get(), [(host(0), 1)]);
+        // Without fees nothing is due; what was its share is burned with the pot.
+        assert_noop!(claim(1, 1), Error::<Test>::NothingDue);
+        assert_ok!(claim(2, 1));
+        assert_eq!(balance(&host(2)), ENDOWMENT + epoch_emission(1) / 2);
+        assert_eq!(Clean::get(), [(host(2), 1)]);
+    });
+}
+
+#[test]
 fn an_epoch_is_minted_claimed_and_burned() {
     ExtBuilder::default().weights(&[1, 3]).build_and_execute(|| {
         pay(0, 70);

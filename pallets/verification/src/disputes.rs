@@ -2,16 +2,13 @@
 
 use crate::{
     types::{Conviction, Dispute, DisputeStatus},
-    Absences, Agenda, Config, Convictions, Disputes, Event, LastBoundary, OpenDisputes, Pallet,
+    Agenda, Config, Convictions, Disputes, Event, LastBoundary, OpenDisputes, Pallet,
 };
-use starling_math::{
-    dispute::{is_majority, Finding},
-    reputation,
-};
+use starling_math::{dispute::Finding, reputation};
 use starling_primitives::{
     records::{InferenceRecord, InferenceState},
     traits::{Hosts, Inferences, Reputation},
-    AccountId, EpochIndex, InferenceId, Work,
+    AccountId, EpochIndex, InferenceId,
 };
 
 impl<T: Config> Pallet<T> {
@@ -78,27 +75,6 @@ impl<T: Config> Pallet<T> {
             0 => OpenDisputes::<T>::remove(epoch),
             left => OpenDisputes::<T>::insert(epoch, left),
         }
-    }
-
-    /// A verifier could not get a transcript. Unless it is disputed, which is for its panel to judge, the executor has a
-    /// miss, once, when more than half of the eligible weight says so.
-    pub(crate) fn note_unavailable(id: InferenceId, executor: &AccountId, weight: Work, eligible: Work) {
-        let mut absence = Absences::<T>::get(id.epoch, id.index);
-        absence.weight = absence.weight.saturating_add(weight);
-        let most = !absence.missed && is_majority(absence.weight, eligible);
-        if most && !Disputes::<T>::contains_key(id.epoch, id.index) {
-            absence.missed = true;
-            Self::deposit_event(Event::TranscriptMissed { id, executor: executor.clone() });
-            <Self as Reputation>::on_missed(executor, id.epoch);
-        }
-        Absences::<T>::insert(id.epoch, id.index, absence);
-    }
-
-    /// A host that said so before has got it.
-    pub(crate) fn note_available(id: InferenceId, weight: Work) {
-        Absences::<T>::mutate(id.epoch, id.index, |absence| {
-            absence.weight = absence.weight.saturating_sub(weight);
-        });
     }
 
     /// A host is suspended once per epoch, however many of its answers fall.

@@ -1,7 +1,7 @@
 //! Pruning: bounded work in what a block has left.
 
 use crate::{
-    weights, Absences, Accusations, Config, Convictions, Coverage, CoverageMarks, Disputes, Doubts, Missed,
+    weights, Accusations, Config, Convictions, Coverage, CoverageMarks, Disputes, Doubts, Missed,
     OpenDisputes, Pallet, PanelTallies, Panels, PrunedBefore, Seats, Standings, Verdicts,
 };
 use frame_support::{traits::Get, weights::Weight};
@@ -37,9 +37,8 @@ impl<T: Config> Pallet<T> {
 
     /// Removes up to `limit` entries; returns how many, and whether none are left.
     fn prune_epoch(epoch: EpochIndex, limit: u32) -> (u32, bool) {
-        let clear: [fn(EpochIndex, u32) -> MultiRemovalResults; 12] = [
+        let clear: [fn(EpochIndex, u32) -> MultiRemovalResults; 11] = [
             |epoch, limit| Verdicts::<T>::clear_prefix(epoch, limit, None),
-            |epoch, limit| Absences::<T>::clear_prefix(epoch, limit, None),
             |epoch, limit| Seats::<T>::clear_prefix(epoch, limit, None),
             |epoch, limit| PanelTallies::<T>::clear_prefix(epoch, limit, None),
             |epoch, limit| Panels::<T>::clear_prefix(epoch, limit, None),

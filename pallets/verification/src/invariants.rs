@@ -3,9 +3,8 @@
 use crate::{
     types::{DisputeStatus, Panel, PanelTally},
     verdicts::Juries,
-    Absences, Accusations, Agenda, AgendaFrom, Config, Coverage, CoverageMarks, Disputes, Doubts,
-    LastBoundary, OpenDisputes, Pallet, PanelTallies, Panels, PrunedBefore, Reputations, Seats, Standings,
-    Verdicts,
+    Accusations, Agenda, AgendaFrom, Config, Coverage, CoverageMarks, Disputes, Doubts, LastBoundary,
+    OpenDisputes, Pallet, PanelTallies, Panels, PrunedBefore, Reputations, Seats, Standings, Verdicts,
 };
 use alloc::{
     collections::{BTreeMap, BTreeSet},
@@ -21,14 +20,14 @@ use starling_math::{
 use starling_primitives::{
     records::InferenceState,
     traits::{Clock, Inferences},
-    verdict::{Outcome, PanelRound},
-    EpochIndex, InferenceId, Work, PPM,
+    verdict::PanelRound,
+    EpochIndex, InferenceId, PPM,
 };
 
 impl<T: Config> Pallet<T> {
     /// Checks the pallet's state.
     ///
-    /// 1. An absence sums the weights of the verdicts `Unavailable`, and no executor judges itself.
+    /// 1. A verdict is of a known inference and was noted there, and no executor judges itself.
     /// 2. The open disputes are counted by epoch, their inferences are disputed, and the agenda names each of them when it
     ///    is due; nothing that was due before [`AgendaFrom`] is left, and nothing is due later than a panel's time from now.
     /// 3. A panel was drawn after the accusation. Its members are sorted, distinct, at least one, at most what the runtime
@@ -41,7 +40,7 @@ impl<T: Config> Pallet<T> {
     /// 7. A running product lies between 1 and the test's limit, nobody doubts or accuses itself, nobody accuses twice, and
     ///    an accused host has a standing.
     pub fn do_try_state() -> Result<(), DispatchError> {
-        Self::check_absences()?;
+        Self::check_verdicts()?;
         Self::check_disputes()?;
         Self::check_agenda()?;
         Self::check_panels()?;
@@ -75,10 +74,8 @@ impl<T: Config> Pallet<T> {
         pruned.max(kept)
     }
 
-    fn check_absences() -> Result<(), DispatchError> {
+    fn check_verdicts() -> Result<(), DispatchError> {
         let oldest = Self::oldest_whole();
-        let mut juries = Juries::default();
-        let mut sums: BTreeMap<(u32, u32), Work> = BTreeMap::new();
         for (epoch, (index, verifier), verdict) in
             Verdicts::<T>::iter().filter(|(epoch, ..)| *epoch >= oldest)
         {
@@ -88,17 +85,7 @@ impl<T: Config> Pallet<T> {
                 record.first_verdict_at.is_some_and(|at| at <= verdict.at),
                 "a verdict that was not noted"
             );
-            if verdict.outcome == Outcome::Unavailable {
-                let jury = juries.of::<T>(epoch, record.profile).ok_or("no jury")?;
-                let sum = sums.entry((epoch, index)).or_default();
-                *sum = sum.saturating_add(jury.weight(&verifier));
-            }
         }
-        for (epoch, index, absence) in Absences::<T>::iter().filter(|(epoch, ..)| *epoch >= oldest) {
-            let expected = sums.remove(&(epoch, index)).unwrap_or_default();
-            ensure!(absence.weight == expected, "an absence differs from the verdicts");
-        }
-        ensure!(sums.is_empty(), "an absence that was not counted");
         Ok(())
     }
 

@@ -15,12 +15,14 @@
 //! The same pure functions ([`starling_math::duty`], [`starling_math::draw`]) tell the host's agent what to do and the
 //! chain what to ask for when the host claims its reward.
 //!
-//! A verdict that fails (beyond the profile's limits, or a transcript that does not replay) opens a dispute. The next
+//! A verdict that fails (beyond the profile's limits, a transcript that does not replay, or one that is not to be had)
+//! opens a dispute. The next
 //! coverage boundary's seed, which nobody knew when the verdict was given, draws a *panel*: distinct hosts by weight, without
 //! executor and accuser. Its members check the transcript, *commit* themselves to their verdicts, and *reveal* them when
 //! nobody can commit any more, so that none can be copied. More than half of the panel's weight decides. If the answer falls,
 //! the client is refunded; if more than half says that the transcript itself is bad, the executor is convicted: reputation
-//! 0, suspended, the epoch's due lost. A transcript that more than half cannot get is a miss. Silence is no vote: it is a
+//! 0, suspended, the epoch's due lost. An answer whose transcript more than half cannot get falls, too, but convicts nobody:
+//! it is a miss, and the executor has not answered. Silence is no vote: it is a
 //! miss of the silent one, and a duty that its claim asks for. Without a majority a second, larger panel is drawn; if that
 //! has none either, the answer stands.
 //!
@@ -40,11 +42,13 @@
 //!   coverage windows.
 //! * What time asks for (draw a panel, close it) stands in the [`Agenda`]; a block works off a bounded part of it.
 //! * [`PanelTallies`] sums a panel's votes as they come, so a reveal costs the same whether or not it decides.
-//! * On a panel, `Unavailable` speaks against the answer, since an executor must not gain by hiding the evidence; but hiding
-//!   alone convicts nobody.
+//! * `Unavailable` speaks against the answer, since an executor must not gain by hiding the evidence; but hiding alone
+//!   convicts nobody. Whether a transcript is to be had, a panel says and nobody else, because what one verifier cannot get
+//!   another one may: the panel's members ask for themselves.
 //! * The verdicts of other verifiers open disputes and feed the sequential test; they do not vote. While a panel judges they
 //!   are refused, because its members could copy them. A member's reveal is its verdict, too.
-//! * Outside of disputes `Unavailable` can be replaced once by a measured verdict, so a host that was down can still be heard.
+//! * `Unavailable` can be replaced once by a measured verdict, so a host that was down can still be heard: by the members of
+//!   the panel while it judges, by everybody afterwards.
 //! * Verdicts are taken until the epoch after the inference's ends, so that a host can catch up before it claims. So are
 //!   panels' votes: a dispute that is still open then ends in the executor's favour.
 //! * Where nobody remains to sit on a panel, nobody contradicts the executor: the answer stands.
@@ -82,8 +86,8 @@ pub mod weights;
 
 pub use pallet::*;
 pub use types::{
-    Absence, Accuser, Boundary, Conviction, CoverageMark, CoverageState, Dispute, DisputeStatus, Member,
-    Panel, PanelTally, Refusal, Seat, VerdictRecord,
+    Accuser, Boundary, Conviction, CoverageMark, CoverageState, Dispute, DisputeStatus, Member, Panel,
+    PanelTally, Refusal, Seat, VerdictRecord,
 };
 
 /// The pallet.
@@ -92,8 +96,8 @@ pub use types::{
 pub mod pallet {
     use crate::{
         types::{
-            Absence, Accuser, Accusers, Boundary, CommitBatch, Conviction, CoverageMark, CoverageState,
-            Dispute, Panel, PanelTally, Refusal, RevealBatch, Seat, VerdictBatch, VerdictRecord,
+            Accuser, Accusers, Boundary, CommitBatch, Conviction, CoverageMark, CoverageState, Dispute,
+            Panel, PanelTally, Refusal, RevealBatch, Seat, VerdictBatch, VerdictRecord,
         },
         weights,
     };
@@ -154,13 +158,6 @@ pub mod pallet {
     #[pallet::storage]
     pub type Verdicts<T: Config> =
         StorageDoubleMap<_, Twox64Concat, EpochIndex, Blake2_128Concat, (u32, AccountId), VerdictRecord>;
-
-    /// Who could not get the transcript of an inference.
-    ///
-    /// Hashers: both keys are counted by the chain.
-    #[pallet::storage]
-    pub type Absences<T: Config> =
-        StorageDoubleMap<_, Twox64Concat, EpochIndex, Twox64Concat, u32, Absence, ValueQuery>;
 
     /// The disputes, open and settled.
     ///
@@ -353,13 +350,6 @@ pub mod pallet {
             /// Whether a majority decided it, rather than the lack of one.
             decided: bool,
         },
-        /// More than half cannot get the transcript: the executor has missed.
-        TranscriptMissed {
-            /// The inference.
-            id: InferenceId,
-            /// Its executor.
-            executor: AccountId,
-        },
         /// A host lost an epoch's due and all reputation by fraud.
         Convicted {
             /// The host.
@@ -470,8 +460,7 @@ pub mod pallet {
         ///
         /// ## Events
         /// For each item [`Event::VerdictSubmitted`] or [`Event::VerdictRefused`]; and what a verdict comes to:
-        /// [`Event::DisputeOpened`], [`Event::Accused`], [`Event::Convicted`], [`Event::TranscriptMissed`],
-        /// [`Event::ReputationChanged`].
+        /// [`Event::DisputeOpened`], [`Event::Accused`], [`Event::Convicted`], [`Event::ReputationChanged`].
         #[pallet::call_index(0)]
         #[pallet::weight(weights::submit_verdicts::<T>(items.len() as u32, 0, items.len() as u32))]
         #[pallet::feeless_if(|origin: &OriginFor<T>, items: &VerdictBatch| -> bool {

@@ -278,7 +278,7 @@ impl<T: Config> Pallet<T> {
 
         let known = Verdicts::<T>::get(id.epoch, (id.index, host));
         let says_more = known.is_none_or(|known| known.is_replaced_by(&verdict.outcome));
-        let accused = says_more && Self::keep(frame, juries, id, &record, verdict, known);
+        let accused = says_more && Self::keep(frame, juries, id, &record, verdict);
 
         let Some(dispute) = Disputes::<T>::get(id.epoch, id.index) else { return accused };
         let found = finding(&votes, panel.weight(), false);

@@ -40,17 +40,6 @@ impl VerdictRecord {
     }
 }
 
-/// Who could not get the transcript of an inference.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode, DecodeWithMemTracking, MaxEncodedLen, TypeInfo,
-)]
-pub struct Absence {
-    /// Weight of the verifiers that could not.
-    pub weight: Work,
-    /// Whether the executor's miss was noted, because they are more than half.
-    pub missed: bool,
-}
-
 /// A host's fall in an epoch.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, DecodeWithMemTracking, MaxEncodedLen, TypeInfo,

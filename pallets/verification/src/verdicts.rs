@@ -86,7 +86,6 @@ pub(crate) struct Frame<'a> {
 struct Admitted {
     record: InferenceRecord,
     verdict: VerdictRecord,
-    replaced: Option<VerdictRecord>,
 }
 
 impl<T: Config> Pallet<T> {
@@ -113,10 +112,9 @@ impl<T: Config> Pallet<T> {
         for item in items {
             let id = item.inference;
             match Self::admit(&frame, &mut juries, item) {
-                Ok(Admitted { record, verdict, replaced }) => {
-                    let accused = Self::keep(&frame, &mut juries, id, &record, verdict, replaced);
-                    let fails = !verdict.passed && verdict.outcome != Outcome::Unavailable;
-                    let opened = fails && Self::open_dispute(id, &record, verifier);
+                Ok(Admitted { record, verdict }) => {
+                    let accused = Self::keep(&frame, &mut juries, id, &record, verdict);
+                    let opened = !verdict.passed && Self::open_dispute(id, &record, verifier);
                     submitted.taken = submitted.taken.saturating_add(1);
                     submitted.disputes = submitted.disputes.saturating_add((opened || accused).into());
                 }
@@ -139,8 +137,8 @@ impl<T: Config> Pallet<T> {
         let jury = juries.of::<T>(id.epoch, record.profile).ok_or(Refusal::NotServing)?;
         jury.member(frame.verifier).ok_or(Refusal::NotServing)?;
         let calibration = jury.calibration.ok_or(Refusal::UnknownProfile)?;
-        let replaced = Verdicts::<T>::get(id.epoch, (id.index, frame.verifier));
-        if replaced.is_some_and(|known| !known.is_replaced_by(&item.outcome)) {
+        let known = Verdicts::<T>::get(id.epoch, (id.index, frame.verifier));
+        if known.is_some_and(|known| !known.is_replaced_by(&item.outcome)) {
             return Err(Refusal::Duplicate);
         }
         // What is said openly while a panel judges could be copied by its members.
@@ -149,7 +147,7 @@ impl<T: Config> Pallet<T> {
         }
         let passed = judge_outcome(&item.outcome, result, &calibration)?;
         let verdict = VerdictRecord { outcome: item.outcome, passed, at: frame.now };
-        Ok(Admitted { record, verdict, replaced })
+        Ok(Admitted { record, verdict })
     }
 
     /// Claims for an epoch end with the one after it, and verdicts with them.
@@ -165,7 +163,6 @@ impl<T: Config> Pallet<T> {
         id: InferenceId,
         record: &InferenceRecord,
         verdict: VerdictRecord,
-        replaced: Option<VerdictRecord>,
     ) -> bool {
         let (verifier, executor) = (frame.verifier, &record.executor);
         let Some(jury) = juries.of::<T>(id.epoch, record.profile) else { return false };
@@ -182,14 +179,6 @@ impl<T: Config> Pallet<T> {
         }
         let passed = verdict.passed;
         Self::deposit_event(Event::VerdictSubmitted { id, verifier: verifier.clone(), passed });
-        let (weight, eligible) = (jury.weight(verifier), jury.eligible(executor));
-        if replaced.is_some() {
-            // Only `Unavailable` is replaced, and never by itself.
-            Self::note_available(id, weight);
-        }
-        if verdict.outcome == Outcome::Unavailable {
-            Self::note_unavailable(id, executor, weight, eligible);
-        }
         accused
     }
 }

@@ -100,6 +100,12 @@ impl pallet_sprint::Config for Runtime {
     type MaxPrunedPerBlock = ConstU32<PRUNED_PER_BLOCK>;
 }
 
+impl pallet_attendance::Config for Runtime {
+    type Clock = Epochs;
+    type Weights = Sprint;
+    type MaxPrunedPerBlock = ConstU32<PRUNED_PER_BLOCK>;
+}
+
 impl pallet_inference::Config for Runtime {
     type Currency = Balances;
     type Clock = Epochs;
@@ -108,6 +114,7 @@ impl pallet_inference::Config for Runtime {
     type Profiles = Profiles;
     type Weights = Sprint;
     type Reputation = Verification;
+    type Attendance = Attendance;
     type Pots = Rewards;
     type PalletId = DepositPallet;
     type MinDeposit = MinDeposit;
@@ -138,6 +145,7 @@ impl pallet_rewards::Config for Runtime {
     type Hosts = Hosts;
     type Weights = Sprint;
     type Reputation = Verification;
+    type Attendance = Attendance;
     type Duties = Verification;
     type Inferences = Inference;
     type PalletId = PotPallet;

@@ -11,9 +11,9 @@ use sp_core::{sr25519, Pair};
 use sp_runtime::{traits::Header as _, BuildStorage, Digest, DigestItem};
 use starling_primitives::{schedule::EpochState, traits::Clock, vrf, AccountId, BlockNumber, H256};
 use starling_runtime::{
-    genesis, Authorities, Babe, Beacon, Epochs, Executive, Header, Hosts, Inference, Profiles, Rewards,
-    Runtime, RuntimeCall, RuntimeGenesisConfig, RuntimeOrigin, Session, Sprint, System, UncheckedExtrinsic,
-    Verification,
+    genesis, Attendance, Authorities, Babe, Beacon, Epochs, Executive, Header, Hosts, Inference, Profiles,
+    Rewards, Runtime, RuntimeCall, RuntimeGenesisConfig, RuntimeOrigin, Session, Sprint, System,
+    UncheckedExtrinsic, Verification,
 };
 
 /// The slot of block 1.
@@ -116,6 +116,7 @@ fn check_invariants() {
     Hosts::do_try_state().expect("the registry");
     Beacon::do_try_state().expect("the beacon");
     Sprint::do_try_state().expect("the sprint");
+    Attendance::do_try_state().expect("the tallies");
     Inference::do_try_state().expect("the records and the ledger");
     Verification::do_try_state().expect("the verdicts");
     Rewards::do_try_state().expect("the pots");

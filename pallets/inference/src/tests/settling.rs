@@ -20,6 +20,10 @@ fn an_invalid_answer_is_refunded_in_full() {
         assert_eq!((record.state, record.amount), (InferenceState::Invalid, 0));
         assert_eq!(deposit_of("Client"), Deposit { free: 10_000, reserved: 0 });
         assert_eq!(Balances::balance(&pot(1)), 0);
+        // It was counted as an answer, and counts no more.
+        let place = (1, PROFILE, ask(0).executor());
+        assert_eq!(Answered::get(), [((1, PROFILE, ask(0).executor(), ask(0).gateway), 1)].into());
+        assert_eq!(Struck::get(), [place]);
         let events = take_events();
         assert_eq!(events.get(events.len() - 2), Some(&Event::Disputed { id: ID }));
         assert_eq!(events.last(), Some(&Event::Settled { id: ID, valid: false, refunded: 350 }));

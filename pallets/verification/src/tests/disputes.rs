@@ -226,18 +226,28 @@ fn hiding_the_evidence_of_a_disputed_answer_refunds_but_does_not_convict() {
 }
 
 #[test]
-fn a_transcript_that_most_cannot_get_is_one_miss() {
+fn a_transcript_that_the_panel_cannot_get_either_is_one_miss() {
     build_and_execute(|| {
         Reputations::<Test>::insert(host(1), 500_000);
         let id = finished(1);
         submit(4, id, Outcome::Unavailable);
-        assert_eq!(Missed::<Test>::get(1, host(1)), 0);
-        submit(2, id, Outcome::Unavailable);
-        submit(3, id, Outcome::Unavailable);
+        assert_eq!((state(id), Missed::<Test>::get(1, host(1))), (InferenceState::Disputed, 0));
+        hear(id, &[(2, Outcome::Unavailable), (3, Outcome::Unavailable)]);
+        assert_eq!(state(id), InferenceState::Invalid);
         assert_eq!(Missed::<Test>::get(1, host(1)), 1);
         assert_eq!(Reputations::<Test>::get(host(1)), 490_000);
-        assert_eq!(state(id), InferenceState::Finished);
-        let missed = Event::TranscriptMissed { id, executor: host(1) };
-        assert_eq!(take_events().iter().filter(|event| **event == missed).count(), 1);
+        assert!(Convicted::get().is_empty());
+    });
+}
+
+#[test]
+fn who_alone_cannot_get_a_transcript_changes_nothing() {
+    build_and_execute(|| {
+        Reputations::<Test>::insert(host(1), 500_000);
+        let id = finished(1);
+        submit(4, id, Outcome::Unavailable);
+        hear(id, &[(2, good()), (3, good())]);
+        assert_eq!((state(id), Missed::<Test>::get(1, host(1))), (InferenceState::Valid, 0));
+        assert_eq!(Reputations::<Test>::get(host(1)), 500_000);
     });
 }

@@ -132,7 +132,6 @@ fn a_reveal_is_its_hosts_verdict_unless_there_is_one() {
     build_and_execute(|| {
         let id = finished(1);
         submit(3, id, good());
-        submit(4, id, Outcome::Unavailable);
         submit(2, id, bad());
         hear(id, &[(3, bad()), (4, bad())]);
         assert_eq!((state(id), Convicted::get()), (InferenceState::Invalid, vec![host(1)]));

@@ -1,6 +1,7 @@
-use crate::{mock::*, Absence, Absences, Error, Event, Refusal, VerdictRecord, Verdicts};
+use crate::{mock::*, Error, Event, Refusal, VerdictRecord, Verdicts};
 use frame_support::{assert_noop, dispatch::CheckIfFeeless};
 use starling_primitives::{
+    records::InferenceState,
     traits::Inferences,
     verdict::{Figures, Outcome, Verdict},
     InferenceId,
@@ -25,7 +26,6 @@ fn a_verdict_is_judged_stored_and_noted() {
         run_to(6);
         submit(4, id, good());
         assert_eq!(Mock::record(id).unwrap().first_verdict_at, Some(4));
-        assert!(!Absences::<Test>::contains_key(1, 0));
     });
 }
 
@@ -113,10 +113,12 @@ fn unavailable_can_be_replaced_by_what_was_measured() {
     build_and_execute(|| {
         let id = finished(1);
         assert_eq!(refusal(2, id, Outcome::Unavailable), None);
-        assert_eq!(Absences::<Test>::get(1, 0), Absence { weight: 20, missed: false });
         assert_eq!(refusal(2, id, Outcome::Unavailable), Some(Refusal::Duplicate));
+        // While the panel looks for it nothing is said openly.
+        assert_eq!(refusal(2, id, good()), Some(Refusal::Disputed));
+        hear(id, &[(3, good()), (4, good())]);
+        assert_eq!(state(id), InferenceState::Valid);
         assert_eq!(refusal(2, id, good()), None);
-        assert_eq!(Absences::<Test>::get(1, 0), Absence::default());
         assert_eq!(refusal(2, id, Outcome::Unavailable), Some(Refusal::Duplicate));
     });
 }
