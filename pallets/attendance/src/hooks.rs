@@ -1,13 +1,15 @@
 //! Pruning: bounded work in what a block has left; and what always holds.
 
-use crate::{weights, Answers, Config, Doubts, Pallet, PrunedBefore, Tallies};
+use crate::{impls::REMEMBERED, weights, Answers, Config, Doubts, Pallet, PrunedBefore, Tallies};
 use frame_support::{traits::Get, weights::Weight};
 use sp_io::MultiRemovalResults;
 use starling_primitives::{traits::Clock, EpochIndex};
 
-/// Entries are kept while their epoch is at most this much older than the current one: the claim of the epoch before asks
-/// for the product two epochs before that.
+/// Counters are kept while their epoch is at most this much older than the current one: the claim of the epoch before asks
+/// for the one before that.
 pub(crate) const KEPT_EPOCHS: EpochIndex = 3;
+/// Products are kept for so much longer.
+const KEPT_LONGER: EpochIndex = REMEMBERED - 1;
 
 impl<T: Config> Pallet<T> {
     /// Removes entries of the oldest epoch that no claim asks for any more. Takes at most half of what the block has left
@@ -33,7 +35,10 @@ impl<T: Config> Pallet<T> {
         // The number of answers goes last: as long as it is there, an answer can be struck.
         let clear: [fn(EpochIndex, u32) -> MultiRemovalResults; 3] = [
             |epoch, limit| Tallies::<T>::clear_prefix(epoch, limit, None),
-            |epoch, limit| Doubts::<T>::clear_prefix(epoch, limit, None),
+            |epoch, limit| match epoch.checked_sub(KEPT_LONGER) {
+                Some(epoch) => Doubts::<T>::clear_prefix(epoch, limit, None),
+                None => MultiRemovalResults { maybe_cursor: None, backend: 0, unique: 0, loops: 0 },
+            },
             |epoch, limit| Answers::<T>::clear_prefix(epoch, limit, None),
         ];
         let mut removed = 0u32;
@@ -51,11 +56,11 @@ impl<T: Config> Pallet<T> {
     ///
     /// 1. The answers of a profile in an epoch are those of its hosts, struck ones included; but for the oldest epoch, which is
     ///    being pruned.
-    /// 2. No product is above [`starling_math::attendance::ABSENT`].
+    /// 2. A product is above 0 and not above [`starling_math::attendance::ABSENT`], and a host has one at most.
     /// 3. Nothing is kept of epochs that are pruned.
     #[cfg(any(test, feature = "invariants"))]
     pub fn do_try_state() -> Result<(), sp_runtime::TryRuntimeError> {
-        use alloc::collections::BTreeMap;
+        use alloc::collections::{BTreeMap, BTreeSet};
         use frame_support::ensure;
 
         let oldest = PrunedBefore::<T>::get();
@@ -71,9 +76,11 @@ impl<T: Config> Pallet<T> {
             ensure!(epoch == oldest || counted == u64::from(answers), "the answers do not add up");
         }
         ensure!(sums.keys().all(|(epoch, _)| *epoch == oldest), "tallies of answers that nobody counted");
-        for (epoch, _, doubt) in Doubts::<T>::iter() {
-            ensure!(epoch >= oldest, "a product outlives its epoch");
-            ensure!(doubt <= starling_math::attendance::ABSENT, "a product above its limit");
+        let mut hosts = BTreeSet::new();
+        for (epoch, host, doubt) in Doubts::<T>::iter() {
+            ensure!(epoch.saturating_add(KEPT_LONGER) >= oldest, "a product outlives its time");
+            ensure!((1..=starling_math::attendance::ABSENT).contains(&doubt), "a product out of range");
+            ensure!(hosts.insert(host), "two products of one host");
         }
         Ok(())
     }

@@ -9,17 +9,26 @@ use starling_primitives::{
 
 /// Epochs before the claimed one whose weights are still known when it is claimed.
 const LOOK_BACK: EpochIndex = 1;
+/// Epochs for which a host's product is remembered when it claims nothing.
+pub(crate) const REMEMBERED: EpochIndex = 30;
 
 impl<T: Config> Pallet<T> {
     /// The running product of the host's test after an epoch, as log2 in 1/256 bit, at most
     /// [`attendance::ABSENT`].
     pub fn doubt(epoch: EpochIndex, host: &AccountId) -> u32 {
-        let first = epoch.saturating_sub(LOOK_BACK);
-        let before = first.checked_sub(1).and_then(|epoch| Doubts::<T>::get(epoch, host)).unwrap_or(0);
-        (first..=epoch).fold(before, |sum, epoch| match Doubts::<T>::get(epoch, host) {
-            Some(frozen) => frozen,
-            None => attendance::step(sum, Self::bits(epoch, host)),
-        })
+        let (known, sum) = match Self::last_doubt(epoch, host) {
+            Some((known, sum)) => (known.saturating_add(1), sum),
+            None => (0, 0),
+        };
+        // What was not claimed is looked at now, as far as it is known; an epoch before that changes nothing.
+        let first = known.max(epoch.saturating_sub(LOOK_BACK));
+        (first..=epoch).fold(sum, |sum, epoch| attendance::step(sum, Self::bits(epoch, host)))
+    }
+
+    /// The newest product that a claim left, up to `epoch`, and its epoch.
+    fn last_doubt(epoch: EpochIndex, host: &AccountId) -> Option<(EpochIndex, u32)> {
+        let epochs = epoch.saturating_sub(REMEMBERED)..=epoch;
+        epochs.rev().find_map(|epoch| Doubts::<T>::get(epoch, host).map(|sum| (epoch, sum)))
     }
 
     /// What the epoch alone says, over all profiles that the host had weight for.
@@ -72,7 +81,13 @@ impl<T: Config> Attendance for Pallet<T> {
     }
 
     fn on_claim(epoch: EpochIndex, host: &AccountId) {
-        Doubts::<T>::insert(epoch, host, Self::doubt(epoch, host));
+        let doubt = Self::doubt(epoch, host);
+        if let Some((last, _)) = Self::last_doubt(epoch, host) {
+            Doubts::<T>::remove(last, host);
+        }
+        if doubt > 0 {
+            Doubts::<T>::insert(epoch, host, doubt);
+        }
     }
 
     fn profiles(epoch: EpochIndex) -> u32 {

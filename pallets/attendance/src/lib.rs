@@ -15,8 +15,8 @@
 //! ## Low-level details
 //!
 //! * The test is made when it is asked for, at a claim, from counters: no hook walks over the hosts.
-//! * The running product of the test is frozen by the claim. For an epoch that the host has not claimed it is computed
-//!   from its counters as long as these and the weights are kept, so that not to claim a bad epoch does not forget it.
+//! * A claim leaves the running product of the test, unless that is 1. It waits for the host's next claim, for thirty epochs
+//!   at most, so that not to claim does not forget it; what happened since is counted as far as the weights are kept.
 //! * Counters and products are pruned in bounded steps when no claim can ask for them any more.
 
 #![cfg_attr(not(feature = "std"), no_std)]
@@ -79,8 +79,8 @@ pub mod pallet {
     pub type Answers<T: Config> =
         StorageDoubleMap<_, Twox64Concat, EpochIndex, Twox64Concat, ProfileId, u32, ValueQuery>;
 
-    /// The running product of a host's test after an epoch that it claimed, as log2 in 1/256 bit. Hashers: the chain chooses
-    /// epochs, users choose accounts.
+    /// The running product of a host's test after the last epoch that it claimed, as log2 in 1/256 bit; absent where that is
+    /// 0. Hashers: the chain chooses epochs, users choose accounts.
     #[pallet::storage]
     pub type Doubts<T: Config> =
         StorageDoubleMap<_, Twox64Concat, EpochIndex, Blake2_128Concat, AccountId, u32>;

@@ -104,14 +104,35 @@ fn little_work_adds_up_over_epochs_whether_they_are_claimed_or_not() {
 #[test]
 fn a_claim_is_final() {
     build_and_execute(&[(0, 1, 50), (0, 2, 50)], || {
-        answers(1, 1, 50);
-        answers(1, 2, 50);
+        answers(1, 2, 200);
         Attendance::on_claim(1, &host(1));
-        for _ in 0..20 {
-            Attendance::on_struck(1, 0, &host(1));
+        assert_eq!(Doubts::<Test>::get(1, host(1)), Some(ABSENT));
+        // What is recorded too late makes nothing good.
+        answers(1, 1, 200);
+        assert_eq!(Attendance::doubt(1, &host(1)), ABSENT);
+    });
+}
+
+#[test]
+fn an_absence_is_not_forgotten_while_nothing_is_claimed() {
+    build_and_execute(&[(0, 1, 50), (0, 2, 50)], || {
+        answers(1, 2, 170);
+        Attendance::on_claim(1, &host(1));
+        let left = Doubts::<Test>::get(1, host(1)).unwrap();
+        assert!(left < ABSENT);
+        for epoch in 2..30 {
+            next_epoch();
+            answers(epoch, 2, 50);
+            assert!(Attendance::is_absent(epoch, &host(1)), "{epoch}");
         }
-        assert_eq!(Attendance::doubt(1, &host(1)), 0);
-        assert_eq!(Doubts::<Test>::get(1, host(1)), Some(0));
+        // One product for each host, of its last claim; none for who is in good standing.
+        Attendance::on_claim(29, &host(1));
+        Attendance::on_claim(29, &host(2));
+        assert_eq!(Doubts::<Test>::iter().collect::<Vec<_>>(), [(29, host(1), ABSENT)]);
+        next_epoch();
+        answers(30, 1, 25);
+        Attendance::on_claim(30, &host(1));
+        assert!(!Attendance::is_absent(30, &host(1)));
     });
 }
 
@@ -122,7 +143,7 @@ fn what_no_claim_asks_for_is_pruned_in_bounded_steps() {
     ext.execute_with(|| {
         for epoch in 1..=5 {
             answers(epoch, 1, 1);
-            answers(epoch, 2, 1);
+            answers(epoch, 2, 100);
             next_epoch();
             Attendance::on_claim(epoch, &host(1));
             Attendance::on_claim(epoch, &host(2));
@@ -141,12 +162,19 @@ fn what_no_claim_asks_for_is_pruned_in_bounded_steps() {
     ext.execute_with(|| {
         assert_eq!(PrunedBefore::<Test>::get(), 3);
         assert_eq!(Answers::<Test>::iter().count(), 3);
-        assert_eq!(Doubts::<Test>::iter().count(), 6);
+        assert_eq!(Doubts::<Test>::iter().count(), 1);
         assert_eq!(Tallies::<Test>::iter_prefix(3).count(), 3);
         // What is late counts for nothing, and is no entry that would stay for ever.
         Attendance::on_struck(2, 0, &host(1));
         assert!(!Tallies::<Test>::contains_key(2, (0, host(1))));
+        super::mock::Current::set(60);
     });
+    // Thirty epochs after its last claim a host's product is forgotten, too.
+    for _ in 0..100 {
+        ext.commit_all().unwrap();
+        ext.execute_with(idle);
+    }
+    ext.execute_with(|| assert_eq!(Doubts::<Test>::iter().count() + entries(), 0));
 }
 
 proptest! {
