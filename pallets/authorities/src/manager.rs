@@ -60,15 +60,21 @@ impl<T: Config> pallet_session::SessionManager<AccountId> for Pallet<T> {
 
     fn end_session(session: SessionIndex) {
         Planned::<T>::remove(session);
-        historical::Pallet::<T>::prune_up_to(session.saturating_sub(T::KeptSessions::get()));
+        let kept = session.saturating_sub(T::KeptSessions::get());
+        historical::Pallet::<T>::prune_up_to(kept);
+        Self::forget_equivocators_before(kept);
     }
 
-    fn start_session(_: SessionIndex) {}
+    fn start_session(session: SessionIndex) {
+        Self::disable_equivocators(session);
+    }
 }
 
 impl<T: Config> historical::SessionManager<AccountId, ()> for Pallet<T> {
+    /// A set that stays is named again, because key ownership is stored only for sets that are named.
     fn new_session(session: SessionIndex) -> Option<Vec<(AccountId, ())>> {
-        let accounts = <Self as pallet_session::SessionManager<_>>::new_session(session)?;
+        let planned = <Self as pallet_session::SessionManager<_>>::new_session(session);
+        let accounts = planned.unwrap_or_else(pallet_session::Pallet::<T>::validators);
         Some(accounts.into_iter().map(|account| (account, ())).collect())
     }
 
@@ -80,5 +86,7 @@ impl<T: Config> historical::SessionManager<AccountId, ()> for Pallet<T> {
         <Self as pallet_session::SessionManager<_>>::end_session(session);
     }
 
-    fn start_session(_: SessionIndex) {}
+    fn start_session(session: SessionIndex) {
+        <Self as pallet_session::SessionManager<_>>::start_session(session);
+    }
 }

@@ -62,6 +62,7 @@
 
 extern crate alloc;
 
+mod court;
 mod coverage;
 mod disputes;
 mod duties;

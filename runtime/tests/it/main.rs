@@ -5,6 +5,7 @@ mod authorities;
 mod calls;
 mod chain;
 mod duties;
+mod equivocations;
 mod fraud;
 mod fuzz;
 mod genesis;
