@@ -34,7 +34,7 @@ type BabeProof = sp_consensus_babe::EquivocationProof<Header>;
 type GrandpaProof = sp_consensus_grandpa::EquivocationProof<Hash, BlockNumber>;
 
 /// An authority of the development presets with its session keys.
-struct Authority {
+pub(crate) struct Authority {
     account: AccountId,
     babe: sr25519::Pair,
     grandpa: ed25519::Pair,
@@ -42,7 +42,7 @@ struct Authority {
 
 impl Authority {
     /// The one with this index in the current set.
-    fn at(index: u32) -> Self {
+    pub(crate) fn at(index: u32) -> Self {
         let account = Session::validators().swap_remove(index as usize);
         let named = |name: &&str| {
             sr25519::Pair::from_string(&format!("//{name}"), None).expect("a path").public().0
@@ -92,6 +92,12 @@ impl Authority {
         let identity = GrandpaId::from(self.grandpa.public());
         let bytes = (set_id, PREVOTE, round, identity, votes).encode();
         GrandpaProof::decode(&mut &bytes[..]).expect("the fields of a proof, in their order")
+    }
+
+    /// Its author puts a report into a block that this authority made two for the same slot.
+    pub(crate) fn is_reported(&self, index: u32) {
+        let report = babe_report(self.makes_two_blocks(index, slot()), self.owns_babe_key());
+        assert_eq!(apply(report), Ok(Ok(())));
     }
 
     fn owns_babe_key(&self) -> MembershipProof {
@@ -283,6 +289,9 @@ fn a_set_without_weights_can_be_held_to_account_too() {
         next_session();
         block_with(|| assert_eq!(apply(babe_report(proof, owns)), Ok(Ok(()))));
         assert_eq!(Session::disabled_validators(), [3]);
+        next_session();
+        next_session();
+        assert!(!grandpa_has(&offender) && !babe_has(&offender), "the set stays, without it");
     });
 }
 
@@ -337,8 +346,7 @@ fn a_disabled_authority_makes_no_block() {
     with_weights(|| {
         let offender = Authority::at(2);
         block_by(2, || ());
-        let report = babe_report(offender.makes_two_blocks(2, slot()), offender.owns_babe_key());
-        block_with(|| assert_eq!(apply(report), Ok(Ok(()))));
+        block_with(|| offender.is_reported(2));
         block_by(2, || ());
     });
 }
@@ -348,10 +356,7 @@ fn the_chain_keeps_who_makes_half_of_the_blocks() {
     with_weights(|| {
         let offenders = [1, 2, 3].map(|index| (index, Authority::at(index)));
         block_with(|| {
-            for (index, offender) in &offenders {
-                let proof = offender.makes_two_blocks(*index, slot());
-                assert_eq!(apply(babe_report(proof, offender.owns_babe_key())), Ok(Ok(())));
-            }
+            offenders.iter().for_each(|(index, offender)| offender.is_reported(*index));
         });
         // The third would leave a quarter of the weight. All are convicted.
         assert_eq!(Session::disabled_validators().len(), 2);

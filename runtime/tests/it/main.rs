@@ -13,3 +13,4 @@ mod golden;
 mod governance;
 mod panels;
 mod state;
+mod upgrade;
