@@ -13,8 +13,6 @@
 
 import { readFileSync } from 'node:fs';
 import { ApiPromise, Keyring, WsProvider } from '@polkadot/api';
-import { blake2AsHex } from '@polkadot/util-crypto';
-import { u8aToHex } from '@polkadot/util';
 
 const TOKEN = 10n ** 12n;
 const [url, command, ...args] = process.argv.slice(2);
@@ -73,7 +71,7 @@ const commands = {
   },
 
   async 'propose-upgrade'(api, [suri, wasm]) {
-    const authorize = api.tx.system.authorizeUpgrade(blake2AsHex(readFileSync(wasm), 256));
+    const authorize = api.tx.system.authorizeUpgrade(api.registry.hash(readFileSync(wasm)));
     const proposal = { Inline: authorize.method.toHex() };
     const index = (await api.query.referenda.referendumCount()).toNumber();
     print(await submit(api, suri, api.tx.referenda.submit({ system: 'Root' }, proposal, { After: 0 })));
@@ -87,7 +85,7 @@ const commands = {
 
   // Anyone may bring the code: what was authorized is its hash.
   async upgrade(api, [wasm]) {
-    print(await submitBare(api, api.tx.system.applyAuthorizedUpgrade(u8aToHex(readFileSync(wasm)))));
+    print(await submitBare(api, api.tx.system.applyAuthorizedUpgrade(`0x${readFileSync(wasm).toString('hex')}`)));
   },
 
   // Authority sets with their weights, by session key's owner where one is known.
