@@ -188,6 +188,13 @@ pub trait Inferences {
     fn invalidate(id: crate::InferenceId);
 }
 
+/// Where a proof goes that needs no panel.
+pub trait Court {
+    /// Convicts a host in the running epoch, unless it has been in it already: no reputation, suspended or removed, its
+    /// due of the epoch lost.
+    fn convict(host: &AccountId);
+}
+
 /// Duties of verification, as a claim checks them.
 pub trait Duties {
     /// Undone duties of `host` among the given inferences of `epoch`, given its duty secret. Empty: all done.

@@ -95,18 +95,28 @@ impl_opaque_keys! {
     }
 }
 
-/// Version of the runtime.
-#[sp_version::runtime_version]
-pub const VERSION: RuntimeVersion = RuntimeVersion {
-    spec_name: alloc::borrow::Cow::Borrowed("starling"),
-    impl_name: alloc::borrow::Cow::Borrowed("starling-node"),
-    authoring_version: 1,
-    spec_version: 1,
-    impl_version: 1,
-    apis: apis::RUNTIME_API_VERSIONS,
-    transaction_version: 1,
-    system_version: 1,
-};
+/// The version, with this `spec_version`; the attribute, which writes it into a section of the WASM, takes numbers only.
+macro_rules! version {
+    ($spec_version:tt) => {
+        /// Version of the runtime.
+        #[sp_version::runtime_version]
+        pub const VERSION: RuntimeVersion = RuntimeVersion {
+            spec_name: alloc::borrow::Cow::Borrowed("starling"),
+            impl_name: alloc::borrow::Cow::Borrowed("starling-node"),
+            authoring_version: 1,
+            spec_version: $spec_version,
+            impl_version: 1,
+            apis: apis::RUNTIME_API_VERSIONS,
+            transaction_version: 1,
+            system_version: 1,
+        };
+    };
+}
+
+#[cfg(not(feature = "next-version"))]
+version!(1);
+#[cfg(feature = "next-version")]
+version!(2);
 
 /// The pallets. The order is that of their hooks and of their genesis: the clock moves first, because everything else
 /// asks it; money exists before it is held.

@@ -7,7 +7,11 @@
 //   node chain.mjs WS record REQUEST_ID           prints the stored record
 //   node chain.mjs WS authorities                 prints the BABE and GRANDPA authorities with their weights
 //   node chain.mjs WS issuance FROM TO            prints what changed total issuance between two blocks
+//   node chain.mjs WS propose-upgrade SURI WASM   asks the hosts by referendum whether this runtime may be enacted
+//   node chain.mjs WS vote SURI INDEX             votes for a referendum with the weight of a host
+//   node chain.mjs WS upgrade WASM                enacts a runtime that the referendum authorized
 
+import { readFileSync } from 'node:fs';
 import { ApiPromise, Keyring, WsProvider } from '@polkadot/api';
 
 const TOKEN = 10n ** 12n;
@@ -27,19 +31,26 @@ async function connect() {
 // Resolves with the events of the extrinsic once it is finalised; rejects with the module's error.
 function submit(api, suri, extrinsic) {
   const signer = new Keyring({ type: 'sr25519' }).addFromUri(suri);
+  return follow(api, (tell) => extrinsic.signAndSend(signer, tell));
+}
+
+// The same for an extrinsic that needs no signature.
+function submitBare(api, extrinsic) {
+  return follow(api, (tell) => extrinsic.send(tell));
+}
+
+function follow(api, send) {
   return new Promise((resolve, reject) => {
-    extrinsic
-      .signAndSend(signer, ({ status, events, dispatchError }) => {
-        if (dispatchError) {
-          const known = dispatchError.isModule && api.registry.findMetaError(dispatchError.asModule);
-          reject(new Error(known ? `${known.section}.${known.name}: ${known.docs.join(' ')}` : dispatchError.toString()));
-        } else if (status.isFinalized) {
-          resolve(events.map(({ event }) => ({ name: `${event.section}.${event.method}`, data: event.data.toHuman() })));
-        } else if (status.isInvalid || status.isDropped || status.isUsurped) {
-          reject(new Error(`transaction ${status.type}`));
-        }
-      })
-      .catch(reject);
+    send(({ status, events, dispatchError }) => {
+      if (dispatchError) {
+        const known = dispatchError.isModule && api.registry.findMetaError(dispatchError.asModule);
+        reject(new Error(known ? `${known.section}.${known.name}: ${known.docs.join(' ')}` : dispatchError.toString()));
+      } else if (status.isFinalized) {
+        resolve(events.map(({ event }) => ({ name: `${event.section}.${event.method}`, data: event.data.toHuman() })));
+      } else if (status.isInvalid || status.isDropped || status.isUsurped) {
+        reject(new Error(`transaction ${status.type}`));
+      }
+    }).catch(reject);
   });
 }
 
@@ -57,6 +68,24 @@ const commands = {
 
   async delegate(api, [suri, key, tokens]) {
     print(await submit(api, suri, api.tx.inference.delegate(key, BigInt(tokens) * TOKEN)));
+  },
+
+  async 'propose-upgrade'(api, [suri, wasm]) {
+    const authorize = api.tx.system.authorizeUpgrade(api.registry.hash(readFileSync(wasm)));
+    const proposal = { Inline: authorize.method.toHex() };
+    const index = (await api.query.referenda.referendumCount()).toNumber();
+    print(await submit(api, suri, api.tx.referenda.submit({ system: 'Root' }, proposal, { After: 0 })));
+    print(await submit(api, suri, api.tx.referenda.placeDecisionDeposit(index)));
+    print({ index });
+  },
+
+  async vote(api, [suri, index]) {
+    print(await submit(api, suri, api.tx.governance.vote(Number(index), true)));
+  },
+
+  // Anyone may bring the code: what was authorized is its hash.
+  async upgrade(api, [wasm]) {
+    print(await submitBare(api, api.tx.system.applyAuthorizedUpgrade(`0x${readFileSync(wasm).toString('hex')}`)));
   },
 
   // Authority sets with their weights, by session key's owner where one is known.

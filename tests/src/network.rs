@@ -209,6 +209,15 @@ impl Network {
         Ok(())
     }
 
+    /// Starts the node that is no validator, with more arguments.
+    pub fn spawn_full_node(&mut self, arguments: &[&str]) -> Result<()> {
+        let mut command = self.node_command(self.spec.hosts.len(), false)?;
+        command.args(arguments);
+        let process = Process::start(&Role::FullNode.name(), command, &self.root.join("logs"))?;
+        self.running.insert(Role::FullNode, process);
+        Ok(())
+    }
+
     /// `kill -9`.
     pub fn kill(&mut self, role: Role) {
         self.running.remove(&role);

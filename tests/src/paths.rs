@@ -21,6 +21,17 @@ pub fn binary(name: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
+/// The runtime with the next version number, which `scripts/next-runtime` builds beside the programs.
+pub fn next_runtime() -> Result<PathBuf> {
+    let programs = binary("starling-node")?;
+    let folder = programs.parent().context("target folder")?;
+    let path = folder.join("wbuild/starling-runtime/starling_next_runtime.wasm");
+    if !path.is_file() {
+        bail!("{} does not exist; run scripts/next-runtime", path.display());
+    }
+    Ok(path)
+}
+
 /// Interpreter of the environment that `scripts/setup --tests` makes.
 pub fn python() -> Result<PathBuf> {
     let path = root().join(".tools/peers/bin/python");

@@ -76,11 +76,13 @@ impl<T: Config> OneSessionHandler<AccountId> for WeightedGrandpa<T> {
     }
 
     /// Schedules a new set when an account, a key or a weight differs, or finality stalled. Without keys, the set stays.
+    /// Nothing was announced of it, so an equivocator that was planned for it is left out.
     fn on_new_session<'a, I>(_changed: bool, validators: I, _queued_validators: I)
     where
         I: Iterator<Item = (&'a AccountId, AuthorityId)> + 'a,
     {
         let session: SessionIndex = pallet_session::Pallet::<T>::current_index();
+        let validators = validators.filter(|(host, _)| !Pallet::<T>::has_paid(host, session));
         let weighed = Pallet::<T>::weigh(session, validators);
         let differs = set_hash(&weighed) != GrandpaSet::<T>::get();
         let wanted = !weighed.is_empty() && (differs || pallet_grandpa::Stalled::<T>::exists());

@@ -22,9 +22,15 @@
 //! * **A new GRANDPA set only when it differs**, in an account, a key or a weight. Upstream makes one each time the session
 //!   manager returns a set, because the economic identities behind equal keys may have changed; here accounts are part
 //!   of what is compared, so an equivocation can still be attributed to a set.
+//! * **Who equivocates is convicted**, once for the sets that it was in when the proof came: BABE refuses its blocks until
+//!   it has left the sets (unless too little weight would be left to make blocks), and the next GRANDPA set is without it.
+//!   See [`equivocations`].
 //! * The genesis gives every host with session keys the same weight.
 //!
 //! ## Limitations
+//!
+//! No key ownership is stored for the two sessions of the genesis: an equivocation in them can be proven as long as its
+//! session runs.
 //!
 //! Primary slots and finality follow the weights exactly. BABE's secondary slots, which fill the gaps, are assigned
 //! uniformly; [`starling_primitives::schedule::Schedule::min_authority_share`] keeps tiny hosts from filling them.
@@ -35,6 +41,7 @@
 extern crate alloc;
 
 mod babe;
+pub mod equivocations;
 mod grandpa;
 mod manager;
 
@@ -44,13 +51,14 @@ mod mock;
 mod tests;
 
 pub use babe::WeightedBabe;
+pub use equivocations::{DisableUpToHalf, OncePerSet};
 pub use grandpa::WeightedGrandpa;
 pub use pallet::*;
 
 use alloc::vec::Vec;
 use sp_staking::SessionIndex;
 use starling_primitives::{
-    traits::{Clock, Hosts, Weights},
+    traits::{Clock, Court, Hosts, Weights},
     AccountId, H256,
 };
 
@@ -84,6 +92,8 @@ pub mod pallet {
         type Weights: Weights;
         /// The registry of hosts.
         type Hosts: Hosts;
+        /// Who convicts.
+        type Court: Court;
         /// Authorities at most. The same bound as that of BABE and GRANDPA.
         #[pallet::constant]
         type MaxPlanned: Get<u32>;
@@ -104,6 +114,12 @@ pub mod pallet {
     #[pallet::storage]
     pub type GrandpaSet<T> = StorageValue<_, H256, ValueQuery>;
 
+    /// Who equivocated, and the last session for which it has paid: the one after that in which it was convicted, for which
+    /// it had been planned. Kept as long as an equivocation of that session can be proven.
+    /// Hasher: hosts choose their accounts.
+    #[pallet::storage]
+    pub type Equivocators<T> = StorageMap<_, Blake2_128Concat, AccountId, SessionIndex>;
+
     /// What happened to the authorities.
     #[pallet::event]
     #[pallet::generate_deposit(pub(super) fn deposit_event)]
@@ -120,6 +136,13 @@ pub mod pallet {
         /// No host qualifies as authority: the set stays as it is.
         SetKept {
             /// The session that keeps it.
+            session: SessionIndex,
+        },
+        /// An authority made two blocks for a slot or voted twice in a round, and is convicted.
+        Equivocated {
+            /// The host.
+            host: AccountId,
+            /// The session in which it did.
             session: SessionIndex,
         },
     }
@@ -155,9 +178,10 @@ impl<T: Config> Pallet<T> {
     /// 2. Plans are kept for the current session and the next only.
     /// 3. BABE's sets are not empty, have no weight 0, and the next one is the plan of the next session.
     /// 4. GRANDPA's set is not empty and has no weight 0.
+    /// 5. An equivocator is remembered exactly as long as key ownership is.
     #[cfg(any(feature = "invariants", test))]
     pub fn do_try_state() -> Result<(), sp_runtime::TryRuntimeError> {
-        use frame_support::ensure;
+        use frame_support::{ensure, traits::Get};
         let current = pallet_session::Pallet::<T>::current_index();
         for (session, plan) in Planned::<T>::iter() {
             ensure!((current..=current.saturating_add(1)).contains(&session), "the plan of another session");
@@ -178,6 +202,8 @@ impl<T: Config> Pallet<T> {
         let plan = Planned::<T>::get(current.saturating_add(1));
         let planned = next.iter().map(|(_, weight)| weight).eq(plan.iter().map(|(_, weight)| weight));
         ensure!(plan.is_empty() || planned, "what is announced is not what is planned");
+        let kept = current.saturating_sub(T::KeptSessions::get().saturating_add(1));
+        ensure!(Equivocators::<T>::iter_values().all(|until| until >= kept), "an equivocator of old");
         Ok(())
     }
 }

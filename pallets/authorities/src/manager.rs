@@ -26,6 +26,17 @@ impl<T: Config> Pallet<T> {
         plan
     }
 
+    /// A set that stays, without those who were convicted of an equivocation since; all of it when nobody else is in it.
+    fn without_equivocators<E: Clone>(set: Vec<E>, host: impl Fn(&E) -> &AccountId) -> Vec<E> {
+        let is_out = |entry: &&E| Equivocators::<T>::contains_key(host(entry)) && !Self::is_live(host(entry));
+        let rest: Vec<E> = set.iter().filter(|entry| !is_out(entry)).cloned().collect();
+        if rest.is_empty() {
+            set
+        } else {
+            rest
+        }
+    }
+
     fn is_live(host: &AccountId) -> bool {
         let worker = T::Hosts::worker_of(host);
         worker.and_then(|worker| T::Hosts::host_of(&worker)).as_ref() == Some(host)
@@ -38,9 +49,10 @@ impl<T: Config> pallet_session::SessionManager<AccountId> for Pallet<T> {
     fn new_session(session: SessionIndex) -> Option<Vec<AccountId>> {
         let plan = Self::qualified();
         if plan.is_empty() {
-            let kept = Planned::<T>::get(session.saturating_sub(1));
+            let kept = Planned::<T>::get(session.saturating_sub(1)).into_inner();
+            let kept = Self::without_equivocators(kept, |(host, _)| host);
             if !kept.is_empty() {
-                Planned::<T>::insert(session, kept);
+                Planned::<T>::insert(session, Plan::<T>::truncate_from(kept));
             }
             Self::deposit_event(Event::SetKept { session });
             return None;
@@ -60,15 +72,22 @@ impl<T: Config> pallet_session::SessionManager<AccountId> for Pallet<T> {
 
     fn end_session(session: SessionIndex) {
         Planned::<T>::remove(session);
-        historical::Pallet::<T>::prune_up_to(session.saturating_sub(T::KeptSessions::get()));
+        let kept = session.saturating_sub(T::KeptSessions::get());
+        historical::Pallet::<T>::prune_up_to(kept);
+        Self::forget_equivocators_before(kept);
     }
 
-    fn start_session(_: SessionIndex) {}
+    fn start_session(session: SessionIndex) {
+        Self::disable_equivocators(session);
+    }
 }
 
 impl<T: Config> historical::SessionManager<AccountId, ()> for Pallet<T> {
+    /// A set that stays is named again, because key ownership is stored only for sets that are named.
     fn new_session(session: SessionIndex) -> Option<Vec<(AccountId, ())>> {
-        let accounts = <Self as pallet_session::SessionManager<_>>::new_session(session)?;
+        let planned = <Self as pallet_session::SessionManager<_>>::new_session(session);
+        let kept = || Self::without_equivocators(pallet_session::Pallet::<T>::validators(), |host| host);
+        let accounts = planned.unwrap_or_else(kept);
         Some(accounts.into_iter().map(|account| (account, ())).collect())
     }
 
@@ -80,5 +99,7 @@ impl<T: Config> historical::SessionManager<AccountId, ()> for Pallet<T> {
         <Self as pallet_session::SessionManager<_>>::end_session(session);
     }
 
-    fn start_session(_: SessionIndex) {}
+    fn start_session(session: SessionIndex) {
+        <Self as pallet_session::SessionManager<_>>::start_session(session);
+    }
 }

@@ -22,7 +22,7 @@ use sp_runtime::{
 };
 use starling_primitives::{
     schedule::{EpochState, Schedule},
-    traits::{Clock, HostWeight, Hosts, Weights},
+    traits::{Clock, Court, HostWeight, Hosts, Weights},
     AccountId, Balance, BlockNumber, EpochIndex, ProfileId, Work,
 };
 
@@ -78,7 +78,7 @@ impl pallet_session::Config for Test {
     type SessionManager = historical::NoteHistoricalRoot<Self, Authorities>;
     type SessionHandler = <Keys as OpaqueKeys>::KeyTypeIdProviders;
     type Keys = Keys;
-    type DisablingStrategy = ();
+    type DisablingStrategy = crate::DisableUpToHalf;
     type WeightInfo = ();
     type Currency = Balances;
     type KeyDeposit = ();
@@ -204,10 +204,17 @@ impl Hosts for Outside {
     }
 }
 
+impl Court for Outside {
+    fn convict(host: &AccountId) {
+        Convicted::mutate(|convicted| convicted.push(id(host)));
+    }
+}
+
 impl pallet_authorities::Config for Test {
     type Clock = Outside;
     type Weights = Outside;
     type Hosts = Outside;
+    type Court = Outside;
     type MaxPlanned = ConstU32<MAX>;
     type KeptSessions = ConstU32<2>;
 }

@@ -1,9 +1,11 @@
 //! Weights on their way into the authority sets.
 
-use crate::{mock::*, Event, Planned};
+use crate::{mock::*, Equivocators, Event, Planned};
+use frame_support::traits::Get;
 use proptest::prelude::*;
 use sp_consensus_babe::{ConsensusLog, BABE_ENGINE_ID};
 use sp_consensus_grandpa::{ConsensusLog as GrandpaLog, GRANDPA_ENGINE_ID};
+use sp_staking::offence::{OffenceDetails, OnOffenceHandler};
 
 type Ids = Vec<(u8, u64)>;
 
@@ -227,6 +229,71 @@ fn plans_are_kept_for_two_sessions() {
             let expected = if round == 1 { vec![2] } else { vec![current, current + 1] };
             assert_eq!(sessions, expected);
         }
+    });
+}
+
+fn equivocates(host: u8) {
+    let offender = (account(host), ());
+    let session = Session::current_index();
+    Authorities::on_offence(&[OffenceDetails { offender, reporters: Vec::new() }], &[], session);
+}
+
+#[test]
+fn an_equivocator_loses_finality_at_once_and_blocks_with_the_first_set_that_was_not_announced() {
+    build_and_execute(|| {
+        set_weights(&[(1, 10), (2, 40), (3, 50)]);
+        next_session();
+        next_session();
+        equivocates(2);
+        assert_eq!((Convicted::get(), Session::disabled_validators()), (vec![2], vec![1]));
+        equivocates(2);
+        assert_eq!(Convicted::get(), [2], "once");
+        // The next set is another one, and one that stays is no way back.
+        set_weights(&[]);
+        next_session();
+        assert_eq!((babe_now(), grandpa_now()), (vec![(1, 10), (2, 40), (3, 50)], vec![(1, 10), (3, 50)]));
+        assert_eq!((babe_next(), Session::disabled_validators()), (vec![(1, 10), (3, 50)], vec![1]));
+        next_session();
+        assert_eq!((babe_now(), Session::disabled_validators()), (grandpa_now(), vec![]));
+        set_weights(&[(1, 10), (2, 40), (3, 50)]);
+        next_session();
+        assert_eq!((babe_now(), babe_next()), (grandpa_now(), vec![(1, 10), (3, 50)]));
+    });
+}
+
+#[test]
+fn who_makes_more_than_half_of_the_blocks_goes_on_making_them() {
+    build_and_execute(|| {
+        set_weights(&[(1, 51), (2, 29), (3, 20)]);
+        next_session();
+        next_session();
+        equivocates(1);
+        assert_eq!((Convicted::get(), Session::disabled_validators()), (vec![1], vec![]));
+        equivocates(2);
+        equivocates(3);
+        assert_eq!(Session::disabled_validators(), [1, 2]);
+        next_session();
+        assert_eq!(grandpa_now(), [(1, 51), (2, 29), (3, 20)], "nobody is left, so the set stays");
+    });
+}
+
+#[test]
+fn an_equivocator_is_forgotten_with_the_ownership_of_its_keys() {
+    build_and_execute(|| {
+        set_weights(&[(1, 10), (2, 20)]);
+        next_session();
+        next_session();
+        equivocates(2);
+        let until = Session::current_index() + 1;
+        let kept = <<Test as crate::Config>::KeptSessions as Get<u32>>::get();
+        while Session::current_index() <= until + kept {
+            next_session();
+            assert_eq!(Equivocators::<Test>::get(account(2)), Some(until));
+        }
+        next_session();
+        next_session();
+        next_session();
+        assert_eq!(Equivocators::<Test>::get(account(2)), None);
     });
 }
 

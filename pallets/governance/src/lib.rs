@@ -64,7 +64,10 @@ pub mod pallet {
     /// Names a referendum.
     pub type PollIndex<T> = <<T as Config>::Polls as Polling<Tally<T>>>::Index;
 
+    const STORAGE_VERSION: StorageVersion = StorageVersion::new(1);
+
     #[pallet::pallet]
+    #[pallet::storage_version(STORAGE_VERSION)]
     pub struct Pallet<T>(_);
 
     /// What the pallet needs of the runtime.

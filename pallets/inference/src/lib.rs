@@ -75,7 +75,10 @@ pub mod pallet {
         AccountId, Balance, EpochIndex, InferenceId, RequestId, H256,
     };
 
+    const STORAGE_VERSION: StorageVersion = StorageVersion::new(1);
+
     #[pallet::pallet]
+    #[pallet::storage_version(STORAGE_VERSION)]
     pub struct Pallet<T>(_);
 
     /// What the pallet needs of the runtime.

@@ -66,6 +66,7 @@
 
 extern crate alloc;
 
+mod court;
 mod coverage;
 mod disputes;
 mod duties;
@@ -112,7 +113,10 @@ pub mod pallet {
         AccountId, Balance, EpochIndex, InferenceId, Ppm, ProfileId, H256,
     };
 
+    const STORAGE_VERSION: StorageVersion = StorageVersion::new(1);
+
     #[pallet::pallet]
+    #[pallet::storage_version(STORAGE_VERSION)]
     pub struct Pallet<T>(_);
 
     /// What the pallet needs of the runtime.

@@ -58,28 +58,31 @@ parameter_types! {
     pub const KeyDeposit: Balance = TOKEN;
 }
 
+/// Where reports of equivocations end.
+type Reports = pallet_authorities::OncePerSet<Runtime, Offences>;
+
 impl pallet_babe::Config for Runtime {
     type EpochDuration = SessionSlots;
     type ExpectedBlockTime = SlotDuration;
     type EpochChangeTrigger = pallet_babe::ExternalTrigger;
     type DisabledValidators = Session;
-    type WeightInfo = ();
+    type WeightInfo = configs::equivocation_weights::Babe;
     type MaxAuthorities = ConstU32<MAX_AUTHORITIES>;
     type MaxNominators = ConstU32<0>;
     type KeyOwnerProof = sp_session::MembershipProof;
     type EquivocationReportSystem =
-        pallet_babe::EquivocationReportSystem<Self, Offences, Historical, ReportLongevity>;
+        pallet_babe::EquivocationReportSystem<Self, Reports, Historical, ReportLongevity>;
 }
 
 impl pallet_grandpa::Config for Runtime {
     type RuntimeEvent = RuntimeEvent;
-    type WeightInfo = ();
+    type WeightInfo = configs::equivocation_weights::Grandpa;
     type MaxAuthorities = ConstU32<MAX_AUTHORITIES>;
     type MaxNominators = ConstU32<0>;
     type MaxSetIdSessionEntries = MaxSetIdSessionEntries;
     type KeyOwnerProof = sp_session::MembershipProof;
     type EquivocationReportSystem =
-        pallet_grandpa::EquivocationReportSystem<Self, Offences, Historical, ReportLongevity>;
+        pallet_grandpa::EquivocationReportSystem<Self, Reports, Historical, ReportLongevity>;
 }
 
 impl pallet_authorship::Config for Runtime {
@@ -96,7 +99,7 @@ impl pallet_session::Config for Runtime {
     type SessionManager = historical::NoteHistoricalRoot<Self, Authorities>;
     type SessionHandler = <SessionKeys as OpaqueKeys>::KeyTypeIdProviders;
     type Keys = SessionKeys;
-    type DisablingStrategy = ();
+    type DisablingStrategy = pallet_authorities::DisableUpToHalf;
     type WeightInfo = pallet_session::weights::SubstrateWeight<Runtime>;
     type Currency = Balances;
     type KeyDeposit = KeyDeposit;
@@ -121,13 +124,14 @@ impl historical::Config for Runtime {
 impl pallet_offences::Config for Runtime {
     type RuntimeEvent = RuntimeEvent;
     type IdentificationTuple = historical::IdentificationTuple<Self>;
-    type OnOffenceHandler = ();
+    type OnOffenceHandler = Authorities;
 }
 
 impl pallet_authorities::Config for Runtime {
     type Clock = Epochs;
     type Weights = Sprint;
     type Hosts = Hosts;
+    type Court = Verification;
     type MaxPlanned = ConstU32<MAX_AUTHORITIES>;
     type KeptSessions = ConstU32<KEPT_SESSIONS>;
 }

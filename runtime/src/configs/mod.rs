@@ -2,6 +2,7 @@
 
 mod accounts;
 mod consensus;
+mod equivocation_weights;
 mod governance;
 mod money;
 mod starling;

@@ -17,7 +17,7 @@ use starling_runtime::{
 };
 
 /// The slot of block 1.
-const FIRST_SLOT: u64 = 1_000;
+pub(crate) const FIRST_SLOT: u64 = 1_000;
 
 /// RFC 7396.
 fn merge(target: &mut Value, patch: Value) {
@@ -87,9 +87,14 @@ pub(crate) fn genesis_hash() -> H256 {
 
 /// Makes a block; `inside` runs where its transactions would.
 pub(crate) fn block_with<R>(inside: impl FnOnce() -> R) -> R {
+    block_by(0, inside)
+}
+
+/// Makes a block of the authority with this index.
+pub(crate) fn block_by<R>(authority_index: u32, inside: impl FnOnce() -> R) -> R {
     let number = System::block_number() + 1;
     let slot = FIRST_SLOT + u64::from(number);
-    let digest = PreDigest::SecondaryPlain(SecondaryPlainPreDigest { authority_index: 0, slot: slot.into() });
+    let digest = PreDigest::SecondaryPlain(SecondaryPlainPreDigest { authority_index, slot: slot.into() });
     let parent = H256::from_low_u64_be(u64::from(number));
     let header = Header::new(
         number,

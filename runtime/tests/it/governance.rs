@@ -34,7 +34,7 @@ fn weights(shares: &[(&str, Work)]) {
 }
 
 /// Anyone proposes a profile, and pays for the question.
-fn propose() {
+pub(crate) fn propose() {
     let anyone = AccountId::from(sr25519::Pair::from_string("//Ferdie", None).expect("a path").public());
     let mut profile = genesis::demo_profile();
     profile.name = BoundedVec::truncate_from(b"another".to_vec());
@@ -51,7 +51,8 @@ fn propose() {
     }
 }
 
-fn vote(name: &str, aye: bool) {
+/// A host votes on it.
+pub(crate) fn vote(name: &str, aye: bool) {
     assert_ok!(Governance::vote(RuntimeOrigin::signed(Host::named(name).account), 0, aye));
 }
 

@@ -50,7 +50,7 @@ fn weigh(epoch: EpochIndex) {
 }
 
 /// A request from start to delivery with the verdict of one verifier, which coverage asks for.
-fn infer(client: &Client, gateway: &Host, n: u32) {
+pub(crate) fn infer(client: &Client, gateway: &Host, n: u32) {
     let answer = Answer::new(client, &gateway.account, n, false).expect("hosts have weight");
     answer.start(gateway).expect("it runs");
     answer.finish().expect("it is answered");
