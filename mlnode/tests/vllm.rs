@@ -3,6 +3,7 @@
 
 mod common;
 
+use codec::Encode;
 use common::{
     client, config, constrained, demo_model, eventually, write_other_model, Answer, Running, MODEL, SAMPLED, TOKEN,
 };
@@ -23,7 +24,7 @@ use starling_primitives::{
     replay::replay_sprint,
     request::SamplingParams,
     sprint::SprintTask,
-    transcript::Transcript,
+    transcript::{Transcript, TranscriptBuilder},
     verdict::Figures,
     H256,
 };
@@ -253,13 +254,20 @@ async fn a_sprint_verifies(node: &Running, own: &Running) {
 }
 
 async fn cheats_are_found_out(node: &Running) {
-    let request = ask(node, 9, SAMPLED, None);
+    // The model is certain of nothing after this: another tape writes something else.
+    let patternless = (0..24).map(|n| n * 1_337 % 4_000).collect();
+    let request = constrained(patternless, SAMPLED, 40, None);
     let honest = item(&request, &node.run(&request).await);
     let mut other_tape = honest.clone();
     other_tape.tape_seed.0[1] ^= 1;
-    let mut changed = honest.clone();
-    let last = changed.transcript.len() - 2;
-    changed.transcript[last] ^= 4;
+    // One token is another than the one that was drawn.
+    let transcript: Transcript = codec::Decode::decode(&mut honest.transcript.as_slice()).unwrap();
+    let mut records = transcript.records().unwrap();
+    let record = records.iter_mut().find(|record| record.candidates.len() > 1).unwrap();
+    record.chosen = u8::from(record.chosen == 0);
+    let mut builder = TranscriptBuilder::new(transcript.header);
+    records.into_iter().for_each(|record| drop(builder.push(record)));
+    let changed = VerifyItem { transcript: builder.finish().0.encode(), ..honest.clone() };
     for outcome in verify(node, vec![other_tape, changed]).await {
         assert!(matches!(outcome, VerifyOutcome::ReplayFailed { .. }), "{outcome:?}");
     }
