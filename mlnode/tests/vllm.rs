@@ -68,6 +68,8 @@ fn started() -> Vllm {
 }
 
 async fn start(vllm: Vllm, limits: Limits) -> Running {
+    // What vLLM writes is shown with a failure.
+    let _ = tracing_subscriber::fmt().with_ansi(false).with_test_writer().try_init();
     let config = Config { vllm: Some(vllm.clone()), ..config(&demo_model(), limits) };
     Running::start(&config, VllmLoader { settings: vllm }).await
 }

@@ -94,6 +94,7 @@ impl VllmLoader {
         let launch = Launch {
             python: self.settings.python.clone().unwrap_or_else(|| "python3".into()),
             arguments: arguments(spec, max_context, &port, &self.settings.arguments),
+            port: port.clone(),
             environment: environment(folder.path(), &socket, &self.settings),
         };
         let api = Api::at_socket(&port).map_err(io::Error::other)?;

@@ -30,6 +30,8 @@ pub(super) struct Launch {
     pub(super) python: PathBuf,
     /// Everything that follows it.
     pub(super) arguments: Vec<OsString>,
+    /// The socket that it listens at; what an earlier one left there is removed, since it takes no path that exists.
+    pub(super) port: PathBuf,
     /// Set beside the node's own environment, without the node's settings.
     pub(super) environment: Vec<(OsString, OsString)>,
 }
@@ -50,6 +52,10 @@ type Lines = Arc<Mutex<VecDeque<String>>>;
 impl Process {
     /// Starts it. It is told to end when the calling *thread* ends, so that a node that is killed leaves none behind.
     pub(super) fn start(launch: &Launch) -> io::Result<Self> {
+        match std::fs::remove_file(&launch.port) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
         let mut command = Command::new(&launch.python);
         command
             .args(&launch.arguments)
@@ -145,13 +151,18 @@ mod tests {
 
     #[tokio::test]
     async fn a_group_ends_as_a_whole_and_its_last_lines_are_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let port = folder.path().join("port");
+        std::fs::write(&port, "left").unwrap();
         let script = "echo $0 $GIVEN; sleep 1000 & echo $!; wait";
         let mut process = Process::start(&Launch {
             python: "sh".into(),
             arguments: ["-c", script, "shell"].map(OsString::from).into(),
+            port: port.clone(),
             environment: vec![("GIVEN".into(), "environment".into())],
         })
         .unwrap();
+        assert!(!port.exists());
         let both = async {
             while process.lines.lock().unwrap().len() < 2 {
                 tokio::time::sleep(Duration::from_millis(5)).await;
@@ -172,7 +183,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_program_that_is_not_there_is_an_error() {
-        let launch = Launch { python: "./nowhere".into(), arguments: vec![], environment: vec![] };
+        let launch = Launch { python: "./nowhere".into(), arguments: vec![], port: "nothing".into(), environment: vec![] };
         assert_eq!(Process::start(&launch).unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 }
