@@ -17,6 +17,7 @@ The frames are described in `wire.rs` of the node. All numbers are little-endian
 import json
 import logging
 import os
+import select
 import socket
 import struct
 
@@ -104,7 +105,7 @@ class Sampler(LogitsProcessor):
         if not rows:
             return logits
         try:
-            if self.stream is None:
+            if not self.connected():
                 self.connect()
             self.draw(logits, rows)
         except OSError as error:
@@ -166,6 +167,16 @@ class Sampler(LogitsProcessor):
                 logits[row, torch.from_numpy(~allowed).to(logits.device)] = DISALLOWED
             asked[place] = reply.array("<u4", reply.number("<B"))
         return asked
+
+    def connected(self):
+        if self.stream is None:
+            return False
+        # The node says nothing that it was not asked for: what can be read now is the end of a node that was started again.
+        poll = select.poll()
+        poll.register(self.stream, select.POLLIN)
+        if poll.poll(0):
+            self.close()
+        return self.stream is not None
 
     def connect(self):
         self.stream = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
