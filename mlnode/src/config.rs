@@ -204,14 +204,20 @@ impl Vllm {
         let fail = |field, reason: String| Err(ConfigError::Value { field, reason });
         match (&self.python, &self.url) {
             (Some(_), None) | (None, Some(_)) => {}
-            _ => return fail("vllm", "it needs either python, to start a server, or url, to attach to one".into()),
+            _ => {
+                return fail(
+                    "vllm",
+                    "it needs either python, to start a server, or url, to attach to one".into(),
+                )
+            }
         }
         if let Some(python) = self.python.as_ref().filter(|path| path.components().count() > 1) {
             if !python.is_file() {
                 return fail("vllm.python", format!("there is no file {}", python.display()));
             }
         }
-        let attached = [("vllm.socket", self.socket.is_some()), ("vllm.api_key_file", self.api_key_file.is_some())];
+        let attached =
+            [("vllm.socket", self.socket.is_some()), ("vllm.api_key_file", self.api_key_file.is_some())];
         if self.url.is_none() {
             if let Some((field, _)) = attached.into_iter().find(|(_, set)| *set) {
                 return fail(field, "it is for servers that are attached to with url".into());
@@ -265,8 +271,13 @@ const OWN_ARGUMENTS: &[&str] = &[
     "--logprobs-mode",
 ];
 /// The same for its environment.
-const OWN_VARIABLES: &[&str] =
-    &["PYTHONPATH", "STARLING_SAMPLER", "VLLM_USE_V2_MODEL_RUNNER", "VLLM_ALLOW_LONG_MAX_MODEL_LEN", "VLLM_API_KEY"];
+const OWN_VARIABLES: &[&str] = &[
+    "PYTHONPATH",
+    "STARLING_SAMPLER",
+    "VLLM_USE_V2_MODEL_RUNNER",
+    "VLLM_ALLOW_LONG_MAX_MODEL_LEN",
+    "VLLM_API_KEY",
+];
 
 impl Port {
     fn inference() -> Self {
@@ -600,7 +611,8 @@ mod tests {
     #[test]
     fn a_vllm_server_is_started_or_attached_to() {
         let with = |lines: &str| check(&format!("token_file = \"token\"\n[vllm]\n{lines}"));
-        let vllm = with("python = \"python3\"\narguments = [\"--dtype\", \"bfloat16\"]").unwrap().vllm.unwrap();
+        let vllm =
+            with("python = \"python3\"\narguments = [\"--dtype\", \"bfloat16\"]").unwrap().vllm.unwrap();
         assert_eq!((vllm.python, vllm.start_seconds), (Some("python3".into()), 1_800));
         let attached = "url = \"http://127.0.0.1:8000\"\nsocket = \"sampler.sock\"\napi_key_file = \"token\"";
         let vllm = with(attached).unwrap().vllm.unwrap();

@@ -5,7 +5,8 @@ mod common;
 
 use codec::Encode;
 use common::{
-    client, config, constrained, demo_model, eventually, write_other_model, Answer, Running, MODEL, SAMPLED, TOKEN,
+    client, config, constrained, demo_model, eventually, write_other_model, Answer, Running, MODEL, SAMPLED,
+    TOKEN,
 };
 use futures::StreamExt;
 use serde_json::{json, Value};
@@ -74,7 +75,12 @@ async fn start(vllm: Vllm, limits: Limits) -> Running {
     Running::start(&config, VllmLoader { settings: vllm }).await
 }
 
-fn ask(node: &Running, seed: u8, sampling: SamplingParams, constraint: Option<Constraint>) -> GenerateRequest {
+fn ask(
+    node: &Running,
+    seed: u8,
+    sampling: SamplingParams,
+    constraint: Option<Constraint>,
+) -> GenerateRequest {
     let mut request = constrained(node.tokens(QUESTION), sampling, 60, constraint);
     request.header.nonce = [seed; 32];
     request.tape_seed.0[0] = seed;
@@ -147,9 +153,11 @@ fn near(what: &str, outcomes: &[VerifyOutcome]) {
 /// Processes that this one started, by a part of their command.
 fn children(part: &str) -> Vec<libc::pid_t> {
     let stat = |id: &str| std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
-    let ids = std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let ids =
+        std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     ids.filter(|id| {
-        let parent = stat(id).rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(1)?.parse::<u32>().ok());
+        let parent =
+            stat(id).rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(1)?.parse::<u32>().ok());
         let command = std::fs::read_to_string(format!("/proc/{id}/cmdline")).unwrap_or_default();
         parent == Some(std::process::id()) && command.contains(part)
     })
@@ -159,13 +167,15 @@ fn children(part: &str) -> Vec<libc::pid_t> {
 
 /// Processes of a group.
 fn members(group: libc::pid_t) -> usize {
-    let ids = std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let ids =
+        std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     let stats = ids.filter_map(|id| std::fs::read_to_string(format!("/proc/{id}/stat")).ok());
-    stats.filter(|stat| {
-        let fields: Vec<_> = stat.rsplit_once(") ").map_or("", |(_, rest)| rest).split(' ').collect();
-        fields.first() != Some(&"Z") && fields.get(2).and_then(|g| g.parse().ok()) == Some(group)
-    })
-    .count()
+    stats
+        .filter(|stat| {
+            let fields: Vec<_> = stat.rsplit_once(") ").map_or("", |(_, rest)| rest).split(' ').collect();
+            fields.first() != Some(&"Z") && fields.get(2).and_then(|g| g.parse().ok()) == Some(group)
+        })
+        .count()
 }
 
 fn kill(process: libc::pid_t) {
@@ -201,7 +211,7 @@ async fn a_started_server_serves_verifies_and_is_started_again() {
 
     let server = children("vllm.entrypoints")[0];
     node.client.unload(&UnloadRequest { model: MODEL.into() }).await.unwrap();
-    eventually("the server is gone with its model", async || members(server) == 0).await;
+    assert_eq!(members(server), 0, "the server is gone with its model");
 }
 
 async fn transcripts_verify_both_ways(node: &Running, own: &Running) {
@@ -295,7 +305,11 @@ async fn chats_are_answered(node: &Running) {
     assert_eq!(answer["choices"].as_array().unwrap().len(), 2, "{answer}");
     assert!(answer["usage"]["completion_tokens"].as_u64().unwrap() > 2);
     let metrics = node.client.metrics().await.unwrap();
-    for name in ["vllm:generation_tokens_total", "vllm:time_to_first_token_seconds_count", "vllm:iteration_tokens_total_count"] {
+    for name in [
+        "vllm:generation_tokens_total",
+        "vllm:time_to_first_token_seconds_count",
+        "vllm:iteration_tokens_total_count",
+    ] {
         let line = metrics.lines().find(|line| line.starts_with(name)).unwrap();
         assert!(line.rsplit(' ').next().unwrap().parse::<f64>().unwrap() > 2.0, "{line}");
     }
@@ -312,7 +326,8 @@ async fn a_hang_up_frees_the_slot(node: &Running) {
     let mut running = node.client.generate(&endless(node)).await.unwrap();
     running.next().await.unwrap().unwrap();
     drop(running);
-    eventually("the slot is free", async || node.client.state().await.unwrap().numbers.requests_running == 0).await;
+    eventually("the slot is free", async || node.client.state().await.unwrap().numbers.requests_running == 0)
+        .await;
     assert_eq!(node.client.health().await.unwrap().model, MODEL);
 }
 
@@ -381,14 +396,14 @@ async fn a_server_is_attached_to_and_outlives_the_node() {
     std::fs::write(&key, "a key for tests\n").unwrap();
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let server = Attached::start(folder.path(), port, &socket);
-    let vllm = settings(json!({"url": format!("http://127.0.0.1:{port}"), "socket": socket, "api_key_file": key}));
+    let vllm =
+        settings(json!({"url": format!("http://127.0.0.1:{port}"), "socket": socket, "api_key_file": key}));
 
     // The node waits for it, and one for another model does not take it.
     let node = start(vllm.clone(), Limits::default()).await;
     let request = ask(&node, 1, SAMPLED, None);
     let first = node.run(&request).await;
-    let Running { node: first_node, client: _ } = node;
-    first_node.run_until(std::future::ready(())).await.unwrap();
+    node.node.run_until(std::future::ready(())).await.unwrap();
     let other = tempfile::tempdir().unwrap();
     write_other_model(other.path(), 0.1);
     let spec = LoadSpec {
@@ -413,10 +428,16 @@ async fn a_server_is_attached_to_and_outlives_the_node() {
     near("checked by the attached", &verify(&node, vec![item(&request, &again)]).await);
 
     // Room that it has not is not promised.
-    drop(node);
-    let config = Config { vllm: Some(vllm.clone()), ..config(&demo_model(), Limits { kv_tokens: 1 << 26, ..Limits::default() }) };
+    node.node.run_until(std::future::ready(())).await.unwrap();
+    let config = Config {
+        vllm: Some(vllm.clone()),
+        ..config(&demo_model(), Limits { kv_tokens: 1 << 26, ..Limits::default() })
+    };
     let error = Node::start(&config, Box::new(VllmLoader { settings: vllm.clone() })).await.unwrap_err();
-    let reason = std::iter::successors(Some(&error as &dyn std::error::Error), |e| e.source()).last().unwrap().to_string();
+    let reason = std::iter::successors(Some(&error as &dyn std::error::Error), |e| e.source())
+        .last()
+        .unwrap()
+        .to_string();
     assert!(reason.contains("limits.kv_tokens"), "{reason}");
 
     // When it goes away, requests are refused.

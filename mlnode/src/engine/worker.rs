@@ -194,8 +194,11 @@ impl<'a> Serving<'a> {
                     Err(()) => return ControlFlow::Break(()),
                 },
             };
-            if command.is_some_and(|command| self.handle(command).is_break()) {
+            if let Some(ControlFlow::Break(reply)) = command.map(|command| self.handle(command)) {
                 self.stop_all();
+                // The answer means that what ran the model is gone, with its memory.
+                drop(self);
+                let _ = reply.send(Ok(()));
                 return ControlFlow::Continue(());
             }
         }
@@ -214,7 +217,8 @@ impl<'a> Serving<'a> {
         }
     }
 
-    fn handle(&mut self, command: Command) -> ControlFlow<()> {
+    /// `Break`: the model is to be unloaded; whom to tell.
+    fn handle(&mut self, command: Command) -> ControlFlow<oneshot::Sender<Result<(), Refusal>>> {
         match command {
             Command::Load(spec, reply) => {
                 let loaded = &self.served.info.model;
@@ -228,8 +232,7 @@ impl<'a> Serving<'a> {
             Command::Unload(name, reply) if name == self.served.info.model => {
                 // Before the answer, so that whoever got it finds no model.
                 self.shared.set_model(None);
-                let _ = reply.send(Ok(()));
-                return ControlFlow::Break(());
+                return ControlFlow::Break(reply);
             }
             Command::Unload(name, reply) => {
                 let _ = reply.send(Err(Refusal::ModelNotFound(name)));

@@ -227,7 +227,10 @@ mod tests {
         let line = |labels: &str| format!("# HELP x\nvllm:cache_config_info{{{labels}}} 1.0\nvllm:x 2\n");
         for (text, tokens) in [
             (line("a=\"1\",block_size=\"16\",num_gpu_blocks=\"10\""), Some(160)),
-            (line("_x=\"1\",block_size=\"128\",kv_cache_size_tokens=\"999\",num_gpu_blocks=\"10\""), Some(999)),
+            (
+                line("_x=\"1\",block_size=\"128\",kv_cache_size_tokens=\"999\",num_gpu_blocks=\"10\""),
+                Some(999),
+            ),
             (line("a=\"1\",block_size=\"16\",num_gpu_blocks=\"None\""), None),
             (String::new(), None),
         ] {

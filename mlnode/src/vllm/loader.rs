@@ -77,7 +77,8 @@ impl VllmLoader {
     }
 
     fn attach(&self, url: &str) -> Result<Server, LoadError> {
-        let key = self.settings.api_key().map_err(|error: ConfigError| LoadError::Other(error.to_string()))?;
+        let key =
+            self.settings.api_key().map_err(|error: ConfigError| LoadError::Other(error.to_string()))?;
         let api = Api::at_url(url, key).map_err(LoadError::Other)?;
         // The configuration was checked.
         let socket = self.settings.socket.as_deref().unwrap_or(Path::new("sampler.sock"));
@@ -107,12 +108,16 @@ impl VllmLoader {
         let refuse = |reason: String| Err(LoadError::Other(reason));
         if hello.vocab_size != shape.vocab_size {
             let (theirs, ours) = (hello.vocab_size, shape.vocab_size);
-            return refuse(format!("vLLM's model has {theirs} tokens, the folder's {ours}: it serves another model"));
+            return refuse(format!(
+                "vLLM's model has {theirs} tokens, the folder's {ours}: it serves another model"
+            ));
         }
         let same = |folder: &Path| folder.canonicalize().ok() == spec.folder.canonicalize().ok();
         if !same(Path::new(&hello.model)) {
             let (theirs, ours) = (&hello.model, spec.folder.display());
-            return refuse(format!("vLLM serves {theirs}, the configured folder is {ours}: start it with that folder"));
+            return refuse(format!(
+                "vLLM serves {theirs}, the configured folder is {ours}: start it with that folder"
+            ));
         }
         let most = u32::try_from(hello.max_logprobs).unwrap_or(u32::MAX);
         if most < u32::from(shape.top_k) {
@@ -129,7 +134,8 @@ impl VllmLoader {
 /// The arguments of a server: the node's own, then the configured ones.
 fn arguments(spec: &LoadSpec, max_context: u32, port: &Path, more: &[String]) -> Vec<OsString> {
     let sampler = SAMPLER_FILE.trim_end_matches(".py");
-    let mut arguments: Vec<OsString> = ["-m", "vllm.entrypoints.openai.api_server"].map(OsString::from).into();
+    let mut arguments: Vec<OsString> =
+        ["-m", "vllm.entrypoints.openai.api_server"].map(OsString::from).into();
     let own: [(&str, OsString); 7] = [
         ("--model", spec.folder.as_os_str().into()),
         ("--served-model-name", (&spec.name).into()),

@@ -24,10 +24,7 @@ pub use source::VllmSource;
 
 use crate::source::Waker;
 use socket::Connection;
-use std::sync::{
-    mpsc::Sender,
-    Arc, OnceLock,
-};
+use std::sync::{mpsc::Sender, Arc, OnceLock};
 use wire::Message;
 
 /// The logits processor, as vLLM loads it.

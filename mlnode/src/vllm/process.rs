@@ -172,7 +172,9 @@ mod tests {
         assert!(tokio::time::timeout(Duration::from_millis(1), process.ended()).await.is_err(), "it runs");
         let lines = process.end().await;
         assert_eq!(lines[0], "shell environment");
-        let gone = || !std::fs::read_to_string(format!("/proc/{}/stat", lines[1])).is_ok_and(|s| !s.contains(") Z "));
+        let gone = || {
+            !std::fs::read_to_string(format!("/proc/{}/stat", lines[1])).is_ok_and(|s| !s.contains(") Z "))
+        };
         let waited = async {
             while !gone() {
                 tokio::time::sleep(Duration::from_millis(5)).await;
@@ -183,7 +185,12 @@ mod tests {
 
     #[tokio::test]
     async fn a_program_that_is_not_there_is_an_error() {
-        let launch = Launch { python: "./nowhere".into(), arguments: vec![], port: "nothing".into(), environment: vec![] };
+        let launch = Launch {
+            python: "./nowhere".into(),
+            arguments: vec![],
+            port: "nothing".into(),
+            environment: vec![],
+        };
         assert_eq!(Process::start(&launch).unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 }

@@ -1,7 +1,7 @@
 //! Whether a server that was asked for tokens gives any.
 
 use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 use tokio::sync::Notify;
@@ -17,6 +17,7 @@ pub(super) struct Pulse {
 struct State {
     asked: usize,
     owed_since: Option<Instant>,
+    last_beat: Option<Instant>,
 }
 
 impl Pulse {
@@ -25,22 +26,23 @@ impl Pulse {
     }
 
     /// It was asked for something; until the guard is dropped the answer is waited for.
-    pub(super) fn ask(self: &std::sync::Arc<Self>) -> Asked {
+    pub(super) fn ask(self: &Arc<Self>) -> Asked {
         let mut state = self.state();
         state.asked += 1;
         state.owed_since.get_or_insert_with(Instant::now);
         drop(state);
-        Asked(std::sync::Arc::clone(self))
+        Asked { pulse: Arc::clone(self), since: Instant::now() }
     }
 
     /// It gave a sign of life.
     pub(super) fn beat(&self) {
         let mut state = self.state();
-        state.owed_since = (state.asked > 0).then(Instant::now);
+        state.last_beat = Some(Instant::now());
+        state.owed_since = state.last_beat.filter(|_| state.asked > 0);
     }
 
-    /// How long it has owed a sign of life. A question that nobody waits for any more is still owed an answer: a server that hangs
-    /// is found out by clients who give up one after another.
+    /// How long it has owed a sign of life. Where nobody waits any more for the answer to a question after which no sign came, it is
+    /// still owed: a server that hangs is found out by clients who give up one after another.
     pub(super) fn owed(&self) -> Duration {
         self.state().owed_since.map_or(Duration::ZERO, |since| since.elapsed())
     }
@@ -58,32 +60,44 @@ impl Pulse {
 
 /// An answer that is waited for.
 #[derive(Debug)]
-pub(super) struct Asked(std::sync::Arc<Pulse>);
+pub(super) struct Asked {
+    pulse: Arc<Pulse>,
+    since: Instant,
+}
 
 impl Drop for Asked {
     fn drop(&mut self) {
-        self.0.state().asked -= 1;
+        let mut state = self.pulse.state();
+        state.asked -= 1;
+        if state.asked == 0 && state.last_beat.is_some_and(|beat| beat >= self.since) {
+            state.owed_since = None;
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Arc;
 
     #[test]
     fn a_question_is_owed_an_answer_even_if_nobody_waits() {
         let pulse = Arc::new(Pulse::default());
         assert_eq!(pulse.owed(), Duration::ZERO);
-        let (first, second) = (pulse.ask(), pulse.ask());
         let owes = || pulse.state().owed_since.is_some();
+        let (first, second) = (pulse.ask(), pulse.ask());
         assert!(owes());
+        drop(first);
+        drop(second);
+        assert!(owes(), "nobody waits, but no sign came");
+        pulse.beat();
+        assert!(!owes());
+        let (first, second) = (pulse.ask(), pulse.ask());
         pulse.beat();
         assert!(owes(), "both are waited for");
         drop(first);
+        assert!(owes());
         drop(second);
-        assert!(owes(), "nobody waits, but no answer came");
-        pulse.beat();
+        assert!(!owes(), "a sign came after the question");
         assert_eq!(pulse.owed(), Duration::ZERO);
     }
 }

@@ -96,8 +96,12 @@ impl Writing {
             }
             match self.drawn.get(self.passed_on) {
                 Some(drawn) if drawn == token => self.passed_on += 1,
-                Some(drawn) => return Err(format!("vLLM wrote token {token} in place of {drawn}, which was drawn")),
-                None => return Err("vLLM wrote a token that nobody drew; does it run with the sampler?".into()),
+                Some(drawn) => {
+                    return Err(format!("vLLM wrote token {token} in place of {drawn}, which was drawn"))
+                }
+                None => {
+                    return Err("vLLM wrote a token that nobody drew; does it run with the sampler?".into())
+                }
             }
         }
         Ok(())
@@ -151,7 +155,9 @@ impl Following {
         let mut sum = Figures::default();
         for figures in &self.found {
             let Some(figures) = figures else {
-                return Some(Err("vLLM wrote a token that nobody drew; does it run with the sampler?".into()));
+                return Some(
+                    Err("vLLM wrote a token that nobody drew; does it run with the sampler?".into()),
+                );
             };
             sum.tokens += figures.tokens;
             sum.distance_sum += figures.distance_sum;
@@ -165,7 +171,8 @@ impl Following {
 /// that is: it counts as that, in favour of who committed to it.
 pub(super) fn look_up(row: Vec<(u32, f32)>, asked: impl Iterator<Item = u32>) -> Distribution {
     let last = row.last().map_or(f32::NEG_INFINITY, |(_, log_prob)| *log_prob);
-    let find = |token| row.iter().find(|(listed, _)| *listed == token).map_or(last, |(_, log_prob)| *log_prob);
+    let find =
+        |token| row.iter().find(|(listed, _)| *listed == token).map_or(last, |(_, log_prob)| *log_prob);
     let asked = asked.map(find).collect();
     Distribution { top: row, asked }
 }

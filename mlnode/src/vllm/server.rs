@@ -73,7 +73,17 @@ impl Server {
             let Plan { launch, start_time, stalled_time, .. } = plan;
             move || {
                 let serving_since = Cell::new(None);
-                Supervisor { api, launch, start_time, stalled_time, pulse, readiness, events, stop, serving_since }
+                Supervisor {
+                    api,
+                    launch,
+                    start_time,
+                    stalled_time,
+                    pulse,
+                    readiness,
+                    events,
+                    stop,
+                    serving_since,
+                }
             }
         };
         let handle = runtime.handle().clone();
@@ -145,7 +155,11 @@ impl Server {
         })
     }
 
-    fn spawn(&self, key: u64, work: impl Future<Output = Result<(), Failure>> + Send + 'static) -> AbortHandle {
+    fn spawn(
+        &self,
+        key: u64,
+        work: impl Future<Output = Result<(), Failure>> + Send + 'static,
+    ) -> AbortHandle {
         let (events, pulse, asked) = (self.events.clone(), Arc::clone(&self.pulse), self.pulse.ask());
         let task = self.runtime.spawn(async move {
             let _asked = asked;

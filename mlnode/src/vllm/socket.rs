@@ -55,7 +55,9 @@ impl Socket {
         fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
         let stopped = Arc::new(AtomicBool::new(false));
         let socket = Self { path: path.into(), stopped: Arc::clone(&stopped) };
-        std::thread::Builder::new().name("vllm-socket".into()).spawn(move || accept(&listener, &stopped, &events))?;
+        std::thread::Builder::new()
+            .name("vllm-socket".into())
+            .spawn(move || accept(&listener, &stopped, &events))?;
         Ok(socket)
     }
 }

@@ -70,7 +70,10 @@ impl Question {
 
 impl std::fmt::Debug for VllmSource {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("VllmSource").field("shape", &self.shape).field("model", &self.model).finish_non_exhaustive()
+        f.debug_struct("VllmSource")
+            .field("shape", &self.shape)
+            .field("model", &self.model)
+            .finish_non_exhaustive()
     }
 }
 
@@ -107,7 +110,9 @@ impl VllmSource {
             Event::Up { model } => self.model = Ok(model),
             Event::Down { reason, .. } => {
                 for remote in self.sequences.values_mut() {
-                    remote.fail("The vLLM server ended in the middle; try again later, or another node.".into());
+                    remote.fail(
+                        "The vLLM server ended in the middle; try again later, or another node.".into(),
+                    );
                 }
                 self.model = Err(reason);
             }
@@ -132,7 +137,9 @@ impl VllmSource {
             }
             Event::Read(key, rows) => {
                 self.server.beat();
-                if let Some(Remote { work: Some(Work { kind: Kind::Reading(read), .. }), .. }) = self.remote(key) {
+                if let Some(Remote { work: Some(Work { kind: Kind::Reading(read), .. }), .. }) =
+                    self.remote(key)
+                {
                     *read = Some(rows);
                 }
             }
@@ -152,7 +159,11 @@ impl VllmSource {
             Message::Hello(hello) if hello.protocol == PROTOCOL => sampler.hello = Some(hello),
             Message::Hello(hello) => {
                 let (theirs, ours) = (hello.protocol, PROTOCOL);
-                tracing::error!(theirs, ours, "a sampler speaks another protocol: give vLLM the plug-in of this node");
+                tracing::error!(
+                    theirs,
+                    ours,
+                    "a sampler speaks another protocol: give vLLM the plug-in of this node"
+                );
                 self.connections.remove(&id);
             }
             Message::Ask(places) => sampler.question = Some(Question::Ask(places)),
@@ -219,7 +230,11 @@ impl VllmSource {
     fn start(&mut self, chunk: &Chunk<'_>) -> Output {
         let model = match &self.model {
             Ok(model) => model.clone(),
-            Err(_) => return Output::Failed("The vLLM server is not there; try again later, or another node.".into()),
+            Err(_) => {
+                return Output::Failed(
+                    "The vLLM server is not there; try again later, or another node.".into(),
+                )
+            }
         };
         let key = self.next_key;
         self.next_key += 1;
@@ -254,7 +269,11 @@ impl VllmSource {
     }
 
     /// Answers the questions that this step's draws answer.
-    fn answer(&mut self, chunks: &HashMap<SequenceId, &Chunk<'_>>, outputs: &mut HashMap<SequenceId, Output>) {
+    fn answer(
+        &mut self,
+        chunks: &HashMap<SequenceId, &Chunk<'_>>,
+        outputs: &mut HashMap<SequenceId, Output>,
+    ) {
         let mut gone = Vec::new();
         let mut connections = std::mem::take(&mut self.connections);
         for (id, sampler) in &mut connections {
@@ -318,7 +337,9 @@ impl VllmSource {
         outputs: &mut HashMap<SequenceId, Output>,
     ) -> u32 {
         let Some(sequence) = self.keys.get(&place.key) else { return UNKNOWN };
-        let (Some(chunk), Some(output)) = (chunks.get(sequence), outputs.get_mut(sequence)) else { return UNKNOWN };
+        let (Some(chunk), Some(output)) = (chunks.get(sequence), outputs.get_mut(sequence)) else {
+            return UNKNOWN;
+        };
         let top_k = self.shape.top_k;
         let Some(remote) = self.sequences.get_mut(sequence).filter(|remote| remote.failed.is_none()) else {
             return UNKNOWN;
@@ -332,7 +353,10 @@ impl VllmSource {
                 if let Some(token) = writing.drawn(place.position) {
                     return token;
                 }
-                match choose(chunk.sequence, draw, row).ok().and_then(|record| Some((record.chosen()?.token, record))) {
+                match choose(chunk.sequence, draw, row)
+                    .ok()
+                    .and_then(|record| Some((record.chosen()?.token, record)))
+                {
                     Some((token, record)) => {
                         writing.stage(record);
                         token

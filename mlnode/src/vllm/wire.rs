@@ -217,7 +217,8 @@ mod tests {
         let place = [5u64.to_le_bytes().as_slice(), &3u32.to_le_bytes()].concat();
         let ask = [&[1, 1, 0, 0, 0], place.as_slice()].concat();
         check(&ask, Some(Message::Ask(vec![Place { key: 5, position: 3 }])));
-        let row = [&[2, 1, 0, 0, 0], place.as_slice(), &[1, 9, 0, 0, 0], &(-0.5f32).to_le_bytes(), &[0]].concat();
+        let row =
+            [&[2, 1, 0, 0, 0], place.as_slice(), &[1, 9, 0, 0, 0], &(-0.5f32).to_le_bytes(), &[0]].concat();
         let distribution = Distribution { top: vec![(9, -0.5)], asked: vec![] };
         check(&row, Some(Message::Rows(vec![(Place { key: 5, position: 3 }, distribution)])));
     }
@@ -239,7 +240,8 @@ mod tests {
         let mut answer = Answer::new();
         answer.push_preparation(&[(1, 2.0)], &[3], &[4]);
         let words = [29u32, 1, 1, 2.0f32.to_bits(), 1, 3];
-        let expected: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).chain([1, 4, 0, 0, 0]).collect();
+        let expected: Vec<u8> =
+            words.iter().flat_map(|word| word.to_le_bytes()).chain([1, 4, 0, 0, 0]).collect();
         let mut frame = answer.into_frame();
         // The length does not count itself.
         assert_eq!(frame.len(), expected.len());
