@@ -11,6 +11,7 @@ use figment::{
 use serde::Deserialize;
 use starling_primitives::{profile::MAX_K, H256};
 use std::{
+    collections::BTreeMap,
     fmt,
     net::SocketAddr,
     path::{Component, Path, PathBuf},
@@ -58,6 +59,9 @@ pub struct Config {
     /// The model to load at the start; none when absent.
     #[serde(default)]
     pub model: Option<Model>,
+    /// Run models with vLLM instead of the engine's own kernels; `device` and `precision` mean nothing then.
+    #[serde(default)]
+    pub vllm: Option<Vllm>,
     /// How much the node takes on.
     #[serde(default)]
     pub limits: Limits,
@@ -91,6 +95,39 @@ pub struct Model {
     /// Refuse to start with weights of another digest (`starling-mlnode digest FOLDER`).
     #[serde(default)]
     pub weights_digest: Option<H256>,
+}
+
+/// A vLLM server, to be started (`python`) or attached to (`url` and `socket`).
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Vllm {
+    /// Python interpreter of the environment that vLLM is installed in: the node starts a server with it, starts it again when it
+    /// ends or writes no tokens, and ends it when the model is unloaded. A path with a slash is relative to the config file.
+    #[serde(default)]
+    pub python: Option<PathBuf>,
+    /// Further arguments of the server, such as `["--dtype", "bfloat16", "--tensor-parallel-size", "8"]`.
+    #[serde(default)]
+    pub arguments: Vec<String>,
+    /// Further environment variables of the server.
+    #[serde(default)]
+    pub environment: BTreeMap<String, String>,
+    /// Base URL of a server that somebody else started, such as `http://127.0.0.1:8000`.
+    #[serde(default)]
+    pub url: Option<String>,
+    /// Where the sampler in that server finds this node: the path of a Unix socket, which the node makes; the server has it as
+    /// `STARLING_SAMPLER`. Relative to the config file.
+    #[serde(default)]
+    pub socket: Option<PathBuf>,
+    /// File whose trimmed content is that server's API key. Relative to the config file.
+    #[serde(default)]
+    pub api_key_file: Option<PathBuf>,
+    /// Seconds that a server may take from its start to its first token (default 1800).
+    #[serde(default = "Vllm::start_seconds")]
+    pub start_seconds: u32,
+    /// Seconds without a token, while some are asked for, after which a server has to prove that it still writes any
+    /// (default 60); it has as long for that.
+    #[serde(default = "Vllm::stalled_seconds")]
+    pub stalled_seconds: u32,
 }
 
 /// How much the node takes on.
@@ -153,6 +190,94 @@ impl fmt::Debug for Secret {
 fn default_top_k() -> u8 {
     MAX_K
 }
+
+impl Vllm {
+    fn start_seconds() -> u32 {
+        1_800
+    }
+
+    fn stalled_seconds() -> u32 {
+        60
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let fail = |field, reason: String| Err(ConfigError::Value { field, reason });
+        match (&self.python, &self.url) {
+            (Some(_), None) | (None, Some(_)) => {}
+            _ => {
+                return fail(
+                    "vllm",
+                    "it needs either python, to start a server, or url, to attach to one".into(),
+                )
+            }
+        }
+        if let Some(python) = self.python.as_ref().filter(|path| path.components().count() > 1) {
+            if !python.is_file() {
+                return fail("vllm.python", format!("there is no file {}", python.display()));
+            }
+        }
+        let attached =
+            [("vllm.socket", self.socket.is_some()), ("vllm.api_key_file", self.api_key_file.is_some())];
+        if self.url.is_none() {
+            if let Some((field, _)) = attached.into_iter().find(|(_, set)| *set) {
+                return fail(field, "it is for servers that are attached to with url".into());
+            }
+        } else if self.socket.is_none() {
+            return fail("vllm.socket", "it is missing: the server's sampler finds this node there".into());
+        } else if !self.arguments.is_empty() || !self.environment.is_empty() {
+            return fail("vllm.arguments", "a server that is attached to has its own".into());
+        }
+        if self.url.as_ref().is_some_and(|url| !url.starts_with("http://") && !url.starts_with("https://")) {
+            return fail("vllm.url", "it must begin with http:// or https://".into());
+        }
+        let own = |argument: &&String| {
+            let name = argument.split('=').next().unwrap_or_default().replace('_', "-");
+            OWN_ARGUMENTS.contains(&name.as_str())
+        };
+        if let Some(argument) = self.arguments.iter().find(own) {
+            return fail("vllm.arguments", format!("{argument} is the node's to set"));
+        }
+        if let Some(name) = self.environment.keys().find(|name| OWN_VARIABLES.contains(&name.as_str())) {
+            return fail("vllm.environment", format!("{name} is the node's to set"));
+        }
+        if self.start_seconds == 0 || self.stalled_seconds == 0 {
+            return fail("vllm", "start_seconds and stalled_seconds must be at least 1".into());
+        }
+        Ok(())
+    }
+
+    /// The attached server's key.
+    pub fn api_key(&self) -> Result<Option<Secret>, ConfigError> {
+        let Some(path) = &self.api_key_file else { return Ok(None) };
+        let read = std::fs::read_to_string(path);
+        let text = read.map_err(|source| ConfigError::TokenFile { path: path.clone(), source })?;
+        Ok(Some(Secret::new(text.trim())))
+    }
+}
+
+/// Arguments of a vLLM server that the node sets, and those that would take the sampler's place.
+const OWN_ARGUMENTS: &[&str] = &[
+    "--model",
+    "--served-model-name",
+    "--host",
+    "--port",
+    "--uds",
+    "--api-key",
+    "--max-model-len",
+    "--max-logprobs",
+    "--logits-processors",
+    "--generation-config",
+    "--speculative-config",
+    "--logprobs-mode",
+];
+/// The same for its environment.
+const OWN_VARIABLES: &[&str] = &[
+    "PYTHONPATH",
+    "STARLING_SAMPLER",
+    "VLLM_USE_V2_MODEL_RUNNER",
+    "VLLM_ALLOW_LONG_MAX_MODEL_LEN",
+    "VLLM_API_KEY",
+];
 
 impl Port {
     fn inference() -> Self {
@@ -254,6 +379,13 @@ impl Config {
         for path in paths.into_iter().flatten() {
             *path = base.join(&path);
         }
+        if let Some(vllm) = &mut self.vllm {
+            // A name alone is looked up in PATH.
+            let python = vllm.python.as_mut().filter(|path| path.components().count() > 1);
+            for path in [python, vllm.socket.as_mut(), vllm.api_key_file.as_mut()].into_iter().flatten() {
+                *path = base.join(&path);
+            }
+        }
     }
 
     /// The environment wins. It is read as it is: a parser would take a token of digits for a number.
@@ -299,6 +431,10 @@ impl Config {
             if !model.folder.join("config.json").is_file() {
                 return fail("model.folder", "there is no config.json in it");
             }
+        }
+        if let Some(vllm) = &self.vllm {
+            vllm.check()?;
+            vllm.api_key()?;
         }
         if self.models_dir.as_ref().is_some_and(|folder| !folder.is_dir()) {
             return fail("models_dir", "it is not a folder");
@@ -425,6 +561,15 @@ mod tests {
             "top_k",
             "max_context",
             "weights_digest",
+            "[vllm]",
+            "python",
+            "arguments",
+            "environment",
+            "url",
+            "socket",
+            "api_key_file",
+            "start_seconds",
+            "stalled_seconds",
             "[limits]",
             "requests_max",
             "kv_tokens",
@@ -460,6 +605,35 @@ mod tests {
         ];
         for text in bad {
             assert!(check(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_vllm_server_is_started_or_attached_to() {
+        let with = |lines: &str| check(&format!("token_file = \"token\"\n[vllm]\n{lines}"));
+        let vllm =
+            with("python = \"python3\"\narguments = [\"--dtype\", \"bfloat16\"]").unwrap().vllm.unwrap();
+        assert_eq!((vllm.python, vllm.start_seconds), (Some("python3".into()), 1_800));
+        let attached = "url = \"http://127.0.0.1:8000\"\nsocket = \"sampler.sock\"\napi_key_file = \"token\"";
+        let vllm = with(attached).unwrap().vllm.unwrap();
+        assert!(vllm.socket.as_ref().unwrap().is_absolute());
+        // Loading has read it; by now its folder is gone.
+        assert!(vllm.api_key_file.as_ref().unwrap().is_absolute());
+        for (lines, reason) in [
+            ("", "either python"),
+            ("python = \"python3\"\nurl = \"http://x\"\nsocket = \"s\"", "either python"),
+            ("python = \"./nowhere/python\"", "there is no file"),
+            ("python = \"python3\"\nsocket = \"s\"", "vllm.socket"),
+            ("url = \"http://x\"", "vllm.socket: it is missing"),
+            ("url = \"x\"\nsocket = \"s\"", "must begin with"),
+            ("url = \"http://x\"\nsocket = \"s\"\narguments = [\"-v\"]", "has its own"),
+            ("url = \"http://x\"\nsocket = \"s\"\napi_key_file = \"missing\"", "missing"),
+            ("python = \"python3\"\narguments = [\"--max_model_len=9\"]", "--max_model_len=9 is the node's"),
+            ("python = \"python3\"\nenvironment = { PYTHONPATH = \"x\" }", "PYTHONPATH is the node's"),
+            ("python = \"python3\"\nstalled_seconds = 0", "at least 1"),
+        ] {
+            let error = with(lines).unwrap_err().to_string();
+            assert!(error.contains(reason), "{lines}: {error}");
         }
     }
 

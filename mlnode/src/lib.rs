@@ -5,6 +5,7 @@
 //! - [`model`]: weights, and what is computed with them.
 //! - [`prefix`]: beginnings that sequences have in common.
 //! - [`source`]: from a model to committed tokens: quantisation, penalties, the integer sampler.
+//! - [`mod@vllm`]: a source that has vLLM run the model.
 //! - [`scheduler`], [`kv`]: what a step computes, and for whom there is room. No tensors.
 //! - [`engine`]: one thread that owns the source and runs requests, verification and sprint work in steps.
 //! - [`calibrate`], [`detect`]: what honest hosts differ by, and how soon others are found out.
@@ -34,7 +35,9 @@ pub mod metrics;
 pub mod model;
 pub mod node;
 pub mod prefix;
+pub mod readiness;
 pub mod scheduler;
 pub mod server;
 pub mod source;
 mod verify;
+pub mod vllm;

@@ -4,6 +4,7 @@ use crate::{
     device::DeviceChoice,
     digest::{folder_digest, DigestError},
     model::{check_room, Decoder, Libtorch, Model, ModelError, Precision},
+    readiness::Readiness,
     source::{ModelSource, SourceError, TokenSource},
 };
 use starling_mlnode_api::ModelDigest;
@@ -38,6 +39,8 @@ pub struct Loaded {
     pub tokenizer: Arc<Tokenizer>,
     /// What it is.
     pub digest: ModelDigest,
+    /// Whether work can be taken now.
+    pub readiness: Readiness,
 }
 
 impl fmt::Debug for Loaded {
@@ -145,6 +148,13 @@ fn load_as<M: Model + 'static>(
     spec: &LoadSpec,
     load: impl Fn(&Path) -> Result<M, ModelError>,
 ) -> Result<Loaded, LoadError> {
+    let (digest, tokenizer) = check_folder(spec)?;
+    let source = ModelSource::new(load(&spec.folder)?, spec.top_k, spec.max_context, digest.weights_digest);
+    Ok(Loaded { source: Box::new(source), tokenizer, digest, readiness: Readiness::default() })
+}
+
+/// What a folder holds beside the weights, if it is what was asked for.
+pub(crate) fn check_folder(spec: &LoadSpec) -> Result<(ModelDigest, Arc<Tokenizer>), LoadError> {
     let digest = folder_digest(&spec.folder)?;
     if let Some(expected) = spec.weights_digest.filter(|expected| *expected != digest.weights_digest) {
         return Err(LoadError::OtherWeights { found: digest.weights_digest, expected });
@@ -154,6 +164,5 @@ fn load_as<M: Model + 'static>(
         let (tokenizer, model) = (tokenizer.vocab_size(), digest.vocab_size);
         return Err(LoadError::Vocabulary { tokenizer, model });
     }
-    let source = ModelSource::new(load(&spec.folder)?, spec.top_k, spec.max_context, digest.weights_digest);
-    Ok(Loaded { source: Box::new(source), tokenizer: Arc::new(tokenizer), digest })
+    Ok((digest, Arc::new(tokenizer)))
 }

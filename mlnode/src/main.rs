@@ -15,6 +15,7 @@ use starling_mlnode::{
     loader::{device_loader, LibtorchLoader, LoadSpec, Loader},
     model::Precision,
     node::Node,
+    vllm::{VllmLoader, SAMPLER, SAMPLER_FILE},
 };
 use starling_primitives::profile::{Calibration, MAX_K};
 use std::path::{Path, PathBuf};
@@ -157,6 +158,11 @@ enum Command {
         #[arg(long)]
         patternless: bool,
     },
+    /// Write the sampler that a vLLM server needs to be attached to; see docs/mlnode.md.
+    VllmSampler {
+        /// The folder to write it to; the server needs it in PYTHONPATH.
+        folder: PathBuf,
+    },
     /// Compare the log-probabilities that a device gives with those of the engine's own kernels; one JSON object per line.
     Compare {
         /// A Hugging Face model folder.
@@ -212,8 +218,11 @@ fn main() -> anyhow::Result<()> {
         return Ok(());
     }
     start_log(&config.log)?;
-    let loader = device_loader(config.device, config.cuda_library.as_deref(), config.precision)
-        .context("cannot use the configured device")?;
+    let loader: Box<dyn Loader> = match &config.vllm {
+        Some(settings) => Box::new(VllmLoader { settings: settings.clone() }),
+        None => device_loader(config.device, config.cuda_library.as_deref(), config.precision)
+            .context("cannot use the configured device")?,
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(SERVER_THREADS)
         .enable_all()
@@ -297,6 +306,11 @@ fn run_command(command: Command) -> anyhow::Result<()> {
                 println!("{}", serde_json::to_string(&line)?);
             }
             anyhow::ensure!(report.errors.is_empty(), "errors: {:#?}", report.errors);
+        }
+        Command::VllmSampler { folder } => {
+            let path = folder.join(SAMPLER_FILE);
+            std::fs::write(&path, SAMPLER).with_context(|| format!("cannot write {}", path.display()))?;
+            println!("{}", path.display());
         }
         Command::Compare { folder, threads, device } => {
             for line in compare_device(&folder, threads, &device.libtorch()?, &Lengths::default())? {

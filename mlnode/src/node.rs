@@ -16,6 +16,9 @@ use tokio_util::sync::CancellationToken;
 /// Time that running answers get to end after the order to stop.
 const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(10);
 
+/// Time that what runs the model gets to end after that.
+const UNLOAD_DEADLINE: Duration = Duration::from_secs(15);
+
 /// Why a node does not start or run.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -106,6 +109,13 @@ impl Node {
         let drained = async { while self.servers.join_next().await.is_some() {} };
         if tokio::time::timeout(SHUTDOWN_DEADLINE, drained).await.is_err() {
             tracing::warn!("answers were cut off by the shutdown");
+        }
+        // A server that runs the model ends with it.
+        if let Some(model) = self.engine.model() {
+            let unloaded = self.engine.unload(&model.info.model);
+            if tokio::time::timeout(UNLOAD_DEADLINE, unloaded).await.is_err() {
+                tracing::warn!("what runs the model did not end in time");
+            }
         }
         outcome
     }

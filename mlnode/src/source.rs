@@ -105,7 +105,14 @@ pub enum Output {
     Chosen(TokenRecord),
     /// Of [`Task::Measure`]: sums over the chunk's records.
     Measured(Figures),
+    /// Nothing yet: the same chunk is to be asked for again when the source calls its [`Waker`].
+    Pending,
+    /// The sequence is of no more use, the others are; with the reason, for the one who asked.
+    Failed(String),
 }
+
+/// What a source calls, from any thread, when a step that gave nothing but [`Output::Pending`] is worth repeating.
+pub type Waker = Arc<dyn Fn() + Send + Sync>;
 
 /// Why a step failed. The sequences of the step are of no more use.
 #[derive(Debug, thiserror::Error)]
@@ -142,6 +149,10 @@ pub trait TokenSource {
     fn shape(&self) -> Shape;
     /// Tells it what it may use; called before the first sequence is opened.
     fn use_resources(&mut self, resources: &Resources);
+    /// Gives it what to call when it has something to say outside of a step; called before the first sequence is opened.
+    fn set_waker(&mut self, waker: Waker);
+    /// Whether it decides itself which tokens run together: then a step offers it every token that is known.
+    fn schedules(&self) -> bool;
     /// Makes room for keys and values of so many tokens, all sequences together, where the device wants that beforehand; called
     /// before the first sequence is opened.
     fn reserve(&mut self, tokens: u32) -> Result<(), SourceError>;
@@ -316,6 +327,13 @@ impl<M: Model> TokenSource for ModelSource<M> {
         self.prefixes = PrefixCache::new(resources.prefix_tokens as usize / BLOCK_TOKENS);
     }
 
+    /// A step ends with an output for each chunk.
+    fn set_waker(&mut self, _waker: Waker) {}
+
+    fn schedules(&self) -> bool {
+        false
+    }
+
     fn reserve(&mut self, tokens: u32) -> Result<(), SourceError> {
         Ok(self.model.reserve(tokens)?)
     }
@@ -383,11 +401,11 @@ impl<M: Model> TokenSource for ModelSource<M> {
 }
 
 /// A row that a task needs.
-struct Wanted<'a> {
-    draw: &'a Draw<'a>,
+pub(crate) struct Wanted<'a> {
+    pub(crate) draw: &'a Draw<'a>,
     /// Place of the token that the row says something about.
-    position: usize,
-    asked: &'a [Candidate],
+    pub(crate) position: usize,
+    pub(crate) asked: &'a [Candidate],
 }
 
 impl<'a> Wanted<'a> {
@@ -403,7 +421,7 @@ impl<'a> Wanted<'a> {
     }
 
     /// The tokens that may stand here; `None`: any.
-    fn allowed(&self) -> Option<&TokenSet> {
+    pub(crate) fn allowed(&self) -> Option<&TokenSet> {
         let place = self.position.saturating_sub(self.draw.position as usize);
         self.draw.allowed.get(place).and_then(Option::as_ref)
     }
@@ -413,7 +431,7 @@ impl<'a> Wanted<'a> {
     }
 
     /// The row as a question to a model that answers it itself. Of a constraint only the bias is in it.
-    fn question(&self) -> Question {
+    pub(crate) fn question(&self) -> Question {
         let mut changes = self.penalties();
         for bias in self.draw.bias {
             *changes.entry(bias.token).or_default() += bias.milli as f32 / 1_000.0;
@@ -448,14 +466,20 @@ impl<'a> Wanted<'a> {
     }
 }
 
-fn choose(sequence: SequenceId, draw: &Draw<'_>, row: Distribution) -> Result<TokenRecord, SourceError> {
+/// The record of a token that is drawn from a row.
+pub(crate) fn choose(
+    sequence: SequenceId,
+    draw: &Draw<'_>,
+    row: Distribution,
+) -> Result<TokenRecord, SourceError> {
     let candidates = candidates(row.top);
     let chosen = sample_on(draw.tape, draw.position, &candidates, draw.params);
     let chosen = chosen.and_then(|index| u8::try_from(index).ok()).ok_or(SourceError::Sampler(sequence))?;
     Ok(TokenRecord { candidates, chosen })
 }
 
-fn measure(
+/// What rows, one for each record, say of what was committed.
+pub(crate) fn measure(
     draw: &Draw<'_>,
     records: &[TokenRecord],
     rows: impl Iterator<Item = Distribution>,

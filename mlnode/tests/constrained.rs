@@ -9,7 +9,7 @@ use starling_mlnode::{
     config::Limits,
     loader::{FolderLoader, LoadError, LoadSpec, Loaded, Loader},
     model::Rates,
-    source::{Chunk, Draw, Output, Resources, SequenceId, Shape, SourceError, Task, TokenSource},
+    source::{Chunk, Draw, Output, Resources, SequenceId, Shape, SourceError, Task, TokenSource, Waker},
 };
 use starling_mlnode_api::{FinishReason, GenerateRequest, MlNode, VerifyItem, VerifyOutcome, VerifyRequest};
 use starling_primitives::{
@@ -178,6 +178,12 @@ impl TokenSource for Careless {
     }
     fn use_resources(&mut self, resources: &Resources) {
         self.0.use_resources(resources)
+    }
+    fn set_waker(&mut self, waker: Waker) {
+        self.0.set_waker(waker)
+    }
+    fn schedules(&self) -> bool {
+        self.0.schedules()
     }
     fn reserve(&mut self, tokens: u32) -> Result<(), SourceError> {
         self.0.reserve(tokens)

@@ -10,7 +10,7 @@ use starling_mlnode::{
     config::Limits,
     loader::{FolderLoader, LoadError, LoadSpec, Loaded, Loader},
     model::Rates,
-    source::{Chunk, Output, Resources, SequenceId, Shape, SourceError, TokenSource},
+    source::{Chunk, Output, Resources, SequenceId, Shape, SourceError, TokenSource, Waker},
 };
 use starling_mlnode_api::{
     codes, FinishReason, GenerateRequest, MlNode, NonceRange, SprintEvent, SprintRunRequest, VerifyItem,
@@ -262,6 +262,15 @@ impl TokenSource for BackFilling {
     fn use_resources(&mut self, resources: &Resources) {
         self.generating.use_resources(resources);
         self.shown.use_resources(resources);
+    }
+
+    fn set_waker(&mut self, waker: Waker) {
+        self.generating.set_waker(Waker::clone(&waker));
+        self.shown.set_waker(waker);
+    }
+
+    fn schedules(&self) -> bool {
+        self.shown.schedules()
     }
 
     fn reserve(&mut self, tokens: u32) -> Result<(), SourceError> {

@@ -2,7 +2,7 @@
 
 use crate::{
     model::Rates,
-    source::{Chunk, Draw, Output, Resources, SequenceId, Shape, SourceError, Task, TokenSource},
+    source::{Chunk, Draw, Output, Resources, SequenceId, Shape, SourceError, Task, TokenSource, Waker},
 };
 use starling_primitives::{
     request::SamplingParams,
@@ -123,6 +123,17 @@ impl TokenSource for Cheating {
         if let Some(shown) = &mut self.shown {
             shown.use_resources(resources);
         }
+    }
+
+    fn set_waker(&mut self, waker: Waker) {
+        if let Some(shown) = &mut self.shown {
+            shown.set_waker(Waker::clone(&waker));
+        }
+        self.writer.set_waker(waker);
+    }
+
+    fn schedules(&self) -> bool {
+        self.writer.schedules()
     }
 
     fn reserve(&mut self, tokens: u32) -> Result<(), SourceError> {

@@ -52,6 +52,9 @@ pub enum Refusal {
     /// The engine failed.
     #[error("the engine failed: {0}")]
     Failed(String),
+    /// What runs the model is not there at the moment; the reason is a sentence.
+    #[error("{0}")]
+    NotReady(String),
     /// The node is going down, or its model is being unloaded.
     #[error("the node is stopping")]
     Stopping,
@@ -189,6 +192,8 @@ pub(super) enum Command {
     Verify(VerifyJob),
     Sprint(SprintJob),
     StopSprint(oneshot::Sender<()>),
+    /// The source has something to say.
+    Wake,
 }
 
 #[cfg(test)]

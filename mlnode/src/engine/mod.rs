@@ -16,8 +16,9 @@ use crate::{
     kv::KvRoom,
     loader::{LoadError, LoadSpec, Loader},
     metrics::Metrics,
+    readiness::Readiness,
     scheduler::Budget,
-    source::{Resources, Shape},
+    source::{Resources, Shape, Waker},
     verify::{self, Ready},
 };
 use jobs::{Command, GenerateJob, SprintJob, VerifyJob};
@@ -79,6 +80,8 @@ pub struct ServedModel {
     pub shape: Shape,
     /// When it was loaded.
     pub loaded_at: SystemTime,
+    /// Whether work can be taken now.
+    pub readiness: Readiness,
 }
 
 impl ServedModel {
@@ -97,7 +100,8 @@ impl ServedModel {
 /// Handle of the engine. The thread ends when the last one is dropped.
 #[derive(Clone, Debug)]
 pub struct Engine {
-    commands: SyncSender<Command>,
+    /// Shared, and known to a source's waker only weakly: the thread ends when the last handle is gone.
+    commands: Arc<SyncSender<Command>>,
     shared: Arc<Shared>,
 }
 
@@ -131,6 +135,7 @@ impl Engine {
     /// Starts the thread. No model is loaded yet.
     pub fn start(loader: Box<dyn Loader>, limits: EngineLimits, metrics: Metrics) -> io::Result<Self> {
         let (commands, receiver) = sync_channel(COMMANDS_MAX);
+        let commands = Arc::new(commands);
         let shared = Arc::new(Shared {
             limits,
             metrics,
@@ -142,7 +147,7 @@ impl Engine {
             kv: KvRoom::new(limits.kv_tokens),
             ended: CancellationToken::new(),
         });
-        let worker = worker::Worker::new(receiver, loader, Arc::clone(&shared));
+        let worker = worker::Worker::new(receiver, waker(&commands), loader, Arc::clone(&shared));
         let ended = shared.ended.clone().drop_guard();
         std::thread::Builder::new().name("engine".into()).spawn(move || {
             let _ended = ended;
@@ -174,6 +179,13 @@ impl Engine {
     /// The model, if it is loaded under this name.
     pub fn model_named(&self, name: &str) -> Result<Arc<ServedModel>, Refusal> {
         self.model().filter(|m| m.info.model == name).ok_or_else(|| Refusal::ModelNotFound(name.into()))
+    }
+
+    /// The model, if it is loaded under this name and work can be taken.
+    fn ready_model(&self, name: &str) -> Result<Arc<ServedModel>, Refusal> {
+        let model = self.model_named(name)?;
+        model.readiness.check().map_err(Refusal::NotReady)?;
+        Ok(model)
     }
 
     /// Requests admitted and not finished.
@@ -214,7 +226,7 @@ impl Engine {
 
     /// Admits a request, or refuses it at once.
     pub fn generate(&self, request: &GenerateRequest) -> Result<Generation, Refusal> {
-        let model = self.model_named(&request.model)?;
+        let model = self.ready_model(&request.model)?;
         let valid = ValidRequest::new(request, &model.shape)?;
         let overloaded = || {
             self.shared.metrics.overloaded.inc();
@@ -234,6 +246,7 @@ impl Engine {
     pub async fn probe(&self) -> Result<u32, Refusal> {
         let _only = self.shared.probes.acquire().await.map_err(|_| Refusal::Stopping)?;
         let model = self.model().ok_or_else(|| Refusal::ModelNotFound("any model".into()))?;
+        model.readiness.check().map_err(Refusal::NotReady)?;
         let prompt = vec![0];
         let header = RequestHeader {
             profile: 0,
@@ -268,7 +281,7 @@ impl Engine {
 
     /// Checks transcripts; one outcome per item, in order.
     pub async fn verify(&self, model: &str, items: Vec<VerifyItem>) -> Result<Vec<VerifyOutcome>, Refusal> {
-        let model = self.model_named(model)?;
+        let model = self.ready_model(model)?;
         let permit =
             Arc::clone(&self.shared.verifications).try_acquire_owned().map_err(|_| Refusal::Overloaded)?;
         let shape = model.shape;
@@ -319,7 +332,7 @@ impl Engine {
 
     /// Queues sprint work.
     pub fn sprint(&self, request: SprintRunRequest) -> Result<mpsc::Receiver<SprintEvent>, Refusal> {
-        let model = self.model_named(&request.model)?;
+        let model = self.ready_model(&request.model)?;
         let SprintRunRequest { task, nonces, .. } = request;
         let invalid = |param: &str, message: &str| {
             Err(Refusal::Invalid { param: param.into(), message: message.into() })
@@ -368,6 +381,16 @@ impl Engine {
             TrySendError::Disconnected(_) => Refusal::Stopping,
         })
     }
+}
+
+/// Makes a source's [`Waker`]. Where the channel is full the thread is awake.
+fn waker(commands: &Arc<SyncSender<Command>>) -> Waker {
+    let commands = Arc::downgrade(commands);
+    Arc::new(move || {
+        if let Some(commands) = commands.upgrade() {
+            let _ = commands.try_send(Command::Wake);
+        }
+    })
 }
 
 /// Why a model was not loaded.

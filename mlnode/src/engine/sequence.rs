@@ -37,6 +37,8 @@ pub(super) struct Sequence<'a> {
     constraint: Option<Constrained>,
     /// What may stand at the places that the next chunk says something about.
     allowed: Vec<Option<TokenSet>>,
+    /// The chunk that this was found out for: a source may be asked for the same one again.
+    prepared: Option<Range<usize>>,
     pub(super) kind: Kind<'a>,
     _kv: Option<KvLease>,
 }
@@ -129,6 +131,7 @@ impl<'a> Sequence<'a> {
             params,
             constraint,
             allowed: Vec::new(),
+            prepared: None,
             kind: Kind::Request(Box::new(answering)),
             _kv: kv,
         }
@@ -146,6 +149,7 @@ impl<'a> Sequence<'a> {
             params: ready.params,
             constraint: ready.constraint,
             allowed: Vec::new(),
+            prepared: None,
             kind: Kind::Verification(checking),
             _kv: Some(kv),
         }
@@ -172,6 +176,7 @@ impl<'a> Sequence<'a> {
             params,
             constraint: None,
             allowed: Vec::new(),
+            prepared: None,
             kind: Kind::Sprint(Racing { run, nonce, builder, decode_tokens: task.decode_tokens }),
             _kv: Some(kv),
         }
@@ -231,8 +236,11 @@ impl<'a> Sequence<'a> {
     /// Finds out what the constraint allows at the places that the next `count` tokens say something about; once for
     /// each chunk. An error says why a transcript being checked cannot have come about.
     pub(super) fn prepare(&mut self, count: u32) -> Result<(), String> {
-        self.allowed.clear();
         let end = self.end_of(count);
+        if self.prepared.replace(self.computed..end) == Some(self.computed..end) {
+            return Ok(());
+        }
+        self.allowed.clear();
         let committed = self.committed(end);
         let Some(constraint) = &mut self.constraint else { return Ok(()) };
         match &self.kind {

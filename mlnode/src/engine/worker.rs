@@ -8,8 +8,8 @@ use super::{
 use crate::{
     loader::{LoadError, LoadSpec, Loaded, Loader},
     metrics::class,
-    scheduler::{plan, Class, Entry, Share},
-    source::{Output, SequenceId, SourceError, TokenSource},
+    scheduler::{plan, Budget, Class, Entry, Share},
+    source::{Output, SequenceId, SourceError, TokenSource, Waker},
     verify::Ready,
 };
 use codec::Encode;
@@ -30,16 +30,25 @@ use tokio::sync::{mpsc, oneshot};
 /// How often work that waits for room looks again: room may be given back without a command.
 const ROOM_RETRY: Duration = Duration::from_millis(20);
 
+/// Offers a source that schedules itself all that there is.
+const EVERYTHING: Budget = Budget { step_tokens: u32::MAX, background_tokens: u32::MAX };
+
 /// The thread's state while no model is loaded.
 pub(super) struct Worker {
     commands: Receiver<Command>,
+    waker: Waker,
     loader: Box<dyn Loader>,
     shared: Arc<Shared>,
 }
 
 impl Worker {
-    pub(super) fn new(commands: Receiver<Command>, loader: Box<dyn Loader>, shared: Arc<Shared>) -> Self {
-        Self { commands, loader, shared }
+    pub(super) fn new(
+        commands: Receiver<Command>,
+        waker: Waker,
+        loader: Box<dyn Loader>,
+        shared: Arc<Shared>,
+    ) -> Self {
+        Self { commands, waker, loader, shared }
     }
 
     pub(super) fn run(self) {
@@ -69,6 +78,7 @@ impl Worker {
     fn load(&self, spec: LoadSpec) -> Result<(Loaded, Arc<ServedModel>), LoadRefusal> {
         let started = Instant::now();
         let mut loaded = self.loader.load(&spec).map_err(LoadRefusal::Load)?;
+        loaded.source.set_waker(Waker::clone(&self.waker));
         loaded.source.use_resources(&self.shared.limits.resources);
         let reserved = loaded.source.reserve(self.shared.limits.kv_tokens);
         reserved.map_err(|error| LoadRefusal::Load(LoadError::Reserve(error)))?;
@@ -92,6 +102,7 @@ impl Worker {
             tokenizer: Arc::clone(&loaded.tokenizer),
             shape,
             loaded_at: SystemTime::now(),
+            readiness: loaded.readiness.clone(),
         });
         self.shared.set_model(Some(Arc::clone(&served)));
         Ok((loaded, served))
@@ -115,7 +126,7 @@ fn refuse(command: Command) {
             let detail = server_error(codes::STOPPING, "The model was unloaded.");
             let _ = job.events.try_send(SprintEvent::Error(detail));
         }
-        Command::Load(..) | Command::Verify(_) => {}
+        Command::Load(..) | Command::Verify(_) | Command::Wake => {}
     }
 }
 
@@ -183,16 +194,20 @@ impl<'a> Serving<'a> {
                     Err(()) => return ControlFlow::Break(()),
                 },
             };
-            if command.is_some_and(|command| self.handle(command).is_break()) {
+            if let Some(ControlFlow::Break(reply)) = command.map(|command| self.handle(command)) {
                 self.stop_all();
+                // The answer means that what ran the model is gone, with its memory.
+                drop(self);
+                let _ = reply.send(Ok(()));
                 return ControlFlow::Continue(());
             }
         }
     }
 
-    /// Waits for a command; shorter while something waits for room.
+    /// Waits for a command; shorter while something waits for room, or for a source that has to be asked again: meanwhile
+    /// somebody may hang up.
     fn wait(&self, commands: &Receiver<Command>) -> Result<Option<Command>, ()> {
-        if self.verifications.is_empty() && self.runs.is_empty() {
+        if self.verifications.is_empty() && self.runs.is_empty() && self.sequences.is_empty() {
             return commands.recv().map(Some).map_err(|_| ());
         }
         match commands.recv_timeout(ROOM_RETRY) {
@@ -202,7 +217,8 @@ impl<'a> Serving<'a> {
         }
     }
 
-    fn handle(&mut self, command: Command) -> ControlFlow<()> {
+    /// `Break`: the model is to be unloaded; whom to tell.
+    fn handle(&mut self, command: Command) -> ControlFlow<oneshot::Sender<Result<(), Refusal>>> {
         match command {
             Command::Load(spec, reply) => {
                 let loaded = &self.served.info.model;
@@ -216,8 +232,7 @@ impl<'a> Serving<'a> {
             Command::Unload(name, reply) if name == self.served.info.model => {
                 // Before the answer, so that whoever got it finds no model.
                 self.shared.set_model(None);
-                let _ = reply.send(Ok(()));
-                return ControlFlow::Break(());
+                return ControlFlow::Break(reply);
             }
             Command::Unload(name, reply) => {
                 let _ = reply.send(Err(Refusal::ModelNotFound(name)));
@@ -225,6 +240,7 @@ impl<'a> Serving<'a> {
             Command::Generate(job) => self.start_request(*job),
             Command::Verify(job) => self.start_verification(job),
             Command::Sprint(job) => self.start_run(job),
+            Command::Wake => {}
             Command::StopSprint(reply) => {
                 self.stop_runs("The sprint was stopped.", codes::STOPPED);
                 self.note_load();
@@ -276,7 +292,7 @@ impl<'a> Serving<'a> {
         self.runs.insert(key, run);
     }
 
-    /// Runs one step. False: there was nothing to do.
+    /// Runs one step. False: there was nothing to do, or nothing came of it yet.
     fn work(&mut self) -> bool {
         self.drop_abandoned();
         self.finish_verifications();
@@ -288,15 +304,17 @@ impl<'a> Serving<'a> {
             .iter()
             .map(|s| Entry { id: s.id, class: s.class(), pending: s.pending() })
             .collect();
-        let shares = plan(&entries, &self.shared.limits.budget);
+        let budget = if self.source.schedules() { EVERYTHING } else { self.shared.limits.budget };
+        let shares = plan(&entries, &budget);
         if shares.is_empty() {
+            if self.source.schedules() {
+                // It may have questions about sequences that ended.
+                self.source.step(&[]).map_or_else(|error| log_failure(&error), drop);
+            }
             return false;
         }
         let shares = self.prepare(shares);
-        if !shares.is_empty() {
-            self.step(&shares);
-        }
-        true
+        shares.is_empty() || self.step(&shares)
     }
 
     /// Asks the constraints what they allow in this step. A transcript that one shows to be false leaves it.
@@ -317,7 +335,8 @@ impl<'a> Serving<'a> {
         kept
     }
 
-    fn step(&mut self, shares: &[Share]) {
+    /// False: nothing came of it yet.
+    fn step(&mut self, shares: &[Share]) -> bool {
         let started = Instant::now();
         let chunks: Vec<_> = shares
             .iter()
@@ -325,11 +344,15 @@ impl<'a> Serving<'a> {
             .collect();
         let taken: Vec<_> = chunks.iter().map(|chunk| (chunk.sequence, chunk.tokens.len())).collect();
         let outputs = self.source.step(&chunks);
+        if matches!(&outputs, Ok(outputs) if outputs.iter().all(|output| *output == Output::Pending)) {
+            return false;
+        }
         let metrics = &self.shared.metrics;
         metrics.step_seconds.observe(started.elapsed().as_secs_f64());
-        metrics.step_tokens.observe(taken.iter().map(|(_, count)| *count as f64).sum());
         match outputs {
             Ok(outputs) => {
+                let done = taken.iter().zip(&outputs).filter(|(_, output)| **output != Output::Pending);
+                metrics.step_tokens.observe(done.map(|((_, count), _)| *count as f64).sum());
                 for ((id, count), output) in taken.into_iter().zip(outputs) {
                     self.apply(id, count, output);
                 }
@@ -337,18 +360,24 @@ impl<'a> Serving<'a> {
             Err(error) => {
                 log_failure(&error);
                 for (id, _) in taken {
-                    self.fail(id);
+                    self.fail(id, "The engine failed.");
                 }
             }
         }
+        true
     }
 
     fn apply(&mut self, id: SequenceId, count: usize, output: Output) {
         let Some(place) = self.sequences.iter().position(|s| s.id == id) else { return };
+        match &output {
+            Output::Pending => return,
+            Output::Failed(reason) => return self.fail(id, reason),
+            Output::Extended | Output::Chosen(_) | Output::Measured(_) => {}
+        }
         let Some(sequence) = self.sequences.get_mut(place) else { return };
         sequence.take_in(count);
         let progress = match output {
-            Output::Extended => Progress::Continues,
+            Output::Extended | Output::Pending | Output::Failed(_) => Progress::Continues,
             Output::Chosen(record) => sequence.accept(record),
             Output::Measured(figures) => {
                 if let Kind::Verification(checking) = &mut sequence.kind {
@@ -411,20 +440,20 @@ impl<'a> Serving<'a> {
         }
     }
 
-    /// After a failed step: its sequences are of no more use.
-    fn fail(&mut self, id: SequenceId) {
+    /// Ends a sequence that is of no more use, for this reason.
+    fn fail(&mut self, id: SequenceId, reason: &str) {
         let Some(place) = self.sequences.iter().position(|s| s.id == id) else { return };
         let mut sequence = self.remove(place);
-        sequence.fail("The engine failed.");
+        sequence.fail(reason);
         match &sequence.kind {
             Kind::Request(_) => {}
             Kind::Verification(checking) => {
-                let outcome = VerifyOutcome::Failed { reason: "the engine failed".into() };
+                let outcome = VerifyOutcome::Failed { reason: reason.into() };
                 self.settle(checking.job, checking.item, outcome);
             }
             Kind::Sprint(racing) => {
                 if let Some(run) = self.runs.remove(&racing.run) {
-                    let detail = server_error(codes::INTERNAL, "The engine failed.");
+                    let detail = server_error(codes::INTERNAL, reason);
                     let _ = run.events.try_send(SprintEvent::Error(detail));
                 }
             }

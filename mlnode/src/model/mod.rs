@@ -22,7 +22,7 @@ pub use memory::{available, Memory};
 pub(crate) use progress::Progress;
 pub use quantised::WeightBlocks;
 pub use rope::RopeScaling;
-pub use weights::{check_room, weight_files};
+pub use weights::{check_room, parameters, weight_files};
 
 use crate::{
     distribution::Distribution,

@@ -49,6 +49,13 @@ pub fn check_room(folder: &Path) -> Result<(), ModelError> {
     Weights::open(folder)?.check_memory()
 }
 
+/// Number of weights in a folder, without the scales of 8-bit ones.
+pub fn parameters(folder: &Path) -> Result<u64, ModelError> {
+    let weights = Weights::open(folder)?;
+    let tensors = weights.left.iter().filter(|(name, _)| !name.ends_with("_scale_inv"));
+    Ok(tensors.map(|(_, stored)| stored.shape.iter().map(|size| *size as u64).product::<u64>()).sum())
+}
+
 /// The tensors of a model folder, taken one by one.
 pub(crate) struct Weights {
     files: Vec<(PathBuf, Mmap)>,

@@ -31,6 +31,7 @@ impl From<Refusal> for HttpError {
             Refusal::ContextLength { .. } => ApiError::context_length_exceeded(sentence(&refusal)),
             Refusal::Invalid { param, message } => ApiError::invalid_value(param, message.clone()),
             Refusal::Failed(_) => ApiError::internal("The engine failed."),
+            Refusal::NotReady(reason) => ApiError::unavailable(reason.clone()),
             Refusal::Stopping => {
                 ApiError::unavailable("The node is stopping or its model is being unloaded.")
             }

@@ -10,7 +10,7 @@ use starling_mlnode::{
     loader::{FolderLoader, LoadError, LoadSpec, Loaded, Loader},
     model::Rates,
     node::Node,
-    source::{Chunk, Output, Resources, SequenceId, Shape, SourceError, TokenSource},
+    source::{Chunk, Output, Resources, SequenceId, Shape, SourceError, TokenSource, Waker},
 };
 use starling_mlnode_api::{ClientConfig, Done, GenerateEvent, GenerateRequest, MlNode, MlNodeClient};
 use starling_primitives::{
@@ -116,6 +116,12 @@ impl TokenSource for SlowSource {
     }
     fn use_resources(&mut self, resources: &Resources) {
         self.source.use_resources(resources)
+    }
+    fn set_waker(&mut self, waker: Waker) {
+        self.source.set_waker(waker)
+    }
+    fn schedules(&self) -> bool {
+        self.source.schedules()
     }
     fn reserve(&mut self, tokens: u32) -> Result<(), SourceError> {
         self.source.reserve(tokens)
