@@ -35,8 +35,11 @@
 extern crate alloc;
 
 mod babe;
+#[cfg(feature = "runtime-benchmarks")]
+mod benchmarking;
 mod grandpa;
 mod manager;
+pub mod weights;
 
 #[cfg(test)]
 mod mock;
@@ -46,6 +49,7 @@ mod tests;
 pub use babe::WeightedBabe;
 pub use grandpa::WeightedGrandpa;
 pub use pallet::*;
+pub use weights::WeightInfo;
 
 use alloc::vec::Vec;
 use sp_staking::SessionIndex;
@@ -90,6 +94,8 @@ pub mod pallet {
         /// Sessions for which the proof of key ownership is kept.
         #[pallet::constant]
         type KeptSessions: Get<SessionIndex>;
+        /// What a session's change costs. The session pallet charges a whole block for it.
+        type WeightInfo: WeightInfo;
     }
 
     /// Accounts and weights of an authority set, sorted by account.

@@ -63,6 +63,7 @@ impl pallet_babe::Config for Runtime {
     type ExpectedBlockTime = SlotDuration;
     type EpochChangeTrigger = pallet_babe::ExternalTrigger;
     type DisabledValidators = Session;
+    // The SDK's own, which has no other implementation.
     type WeightInfo = ();
     type MaxAuthorities = ConstU32<MAX_AUTHORITIES>;
     type MaxNominators = ConstU32<0>;
@@ -130,4 +131,5 @@ impl pallet_authorities::Config for Runtime {
     type Hosts = Hosts;
     type MaxPlanned = ConstU32<MAX_AUTHORITIES>;
     type KeptSessions = ConstU32<KEPT_SESSIONS>;
+    type WeightInfo = pallet_authorities::weights::SubstrateWeight<Runtime>;
 }

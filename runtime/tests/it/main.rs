@@ -12,3 +12,4 @@ mod golden;
 mod governance;
 mod panels;
 mod state;
+mod weights;
