@@ -18,8 +18,6 @@ use types::MAX_VERDICTS_PER_CALL as MAX_VERDICTS;
 
 const COMMITMENT: SprintCommitment = SprintCommitment { root: H256::repeat_byte(1), count: 1_000 };
 const VERDICT: SprintVerdict = SprintVerdict { checked: 200, failed: 1, fabricated: false };
-/// Commitments over which the votes of an election are spread.
-const VOTED_ON: u32 = 100;
 /// Profiles that one host serves.
 const PROFILES: u32 = 16;
 
@@ -101,36 +99,19 @@ mod benches {
         Ok(())
     }
 
-    /// So many hosts committed to one profile, one other voted on each, and all get weight for the first time.
+    /// So many hosts committed to one profile, as many others as can voted on each, and all get weight for the first time.
     #[benchmark]
     fn elect(h: Linear<0, { T::MaxHosts::get() }>) {
         end_epoch::<T>(h);
         for index in 0..h {
             super::commit::<T>(EPOCH - 1, 0, &scene::host(index));
-            vote::<T>(EPOCH - 1, (0, &scene::host(index)), 1, scene::WEIGHT);
+            vote::<T>(EPOCH - 1, (0, &scene::host(index)), T::MaxVoters::get(), scene::WEIGHT);
         }
         #[block]
         {
             Pallet::<T>::elect(EPOCH - 1);
         }
         assert_eq!(EpochWeights::<T>::get(EPOCH).len() as u32, h);
-    }
-
-    /// So many votes.
-    #[benchmark]
-    fn elect_votes(v: Linear<VOTED_ON, { VOTED_ON * T::MaxVoters::get() }>) {
-        end_epoch::<T>(VOTED_ON);
-        for index in 0..VOTED_ON {
-            let prover = scene::host(index);
-            super::commit::<T>(EPOCH - 1, 0, &prover);
-            let more = u32::from(index < v % VOTED_ON);
-            vote::<T>(EPOCH - 1, (0, &prover), v / VOTED_ON + more, scene::WEIGHT);
-        }
-        #[block]
-        {
-            Pallet::<T>::elect(EPOCH - 1);
-        }
-        assert!(!EpochWeights::<T>::get(EPOCH).is_empty());
     }
 
     /// Commitments to so many profiles that all hosts with weight serve.

@@ -40,17 +40,14 @@ struct Elector<'a> {
 pub struct Size {
     /// Hosts that committed, or whose weight is set; the larger number.
     pub hosts: u32,
-    /// Votes on their commitments.
-    pub votes: u32,
     /// Profiles they committed to.
     pub profiles: u32,
 }
 
-/// What an election costs.
+/// What an election costs, if there are all votes on each commitment that there can be.
 pub fn cost<T: Config>(size: Size) -> Weight {
     let more = |weight: fn(u32) -> Weight, count: u32| weight(count).saturating_sub(weight(0));
     T::WeightInfo::elect(size.hosts)
-        .saturating_add(more(T::WeightInfo::elect_votes, size.votes))
         .saturating_add(more(T::WeightInfo::elect_profiles, size.profiles.saturating_sub(1)))
 }
 
@@ -110,7 +107,6 @@ impl<T: Config> Pallet<T> {
             for (prover, commitment) in &provers {
                 let votes = Self::votes(sprint.epoch, profile_id, prover);
                 size.hosts = size.hosts.saturating_add(1);
-                size.votes = size.votes.saturating_add(votes.len() as u32);
                 let known = electors.binary_search_by(|elector| elector.host.cmp(prover)).is_ok();
                 if !(known || T::Hosts::may_sprint(prover)) || !T::Reputation::may_work(prover) {
                     continue;

@@ -46,8 +46,7 @@ fn agenda() -> Weight {
 
 /// Every piece of work that a block does by itself, at its bound.
 fn hooks() -> Vec<(&'static str, Weight)> {
-    let voters: u32 = <Runtime as pallet_sprint::Config>::MaxVoters::get();
-    let election = pallet_sprint::Size { hosts: HOSTS, votes: HOSTS * voters, profiles: PROFILES };
+    let election = pallet_sprint::Size { hosts: HOSTS, profiles: PROFILES };
     vec![
         ("the clock", <Runtime as pallet_epochs::Config>::WeightInfo::boundary()),
         ("the beacon's mix", Beacon::roll()),
