@@ -15,6 +15,8 @@ pub trait WeightInfo {
     fn elect(h: u32) -> Weight;
     /// `elect_profiles`, `p` in `1..=16`.
     fn elect_profiles(p: u32) -> Weight;
+    /// `elect_votes`, `v` in `100..=3200`.
+    fn elect_votes(v: u32) -> Weight;
     /// `prune`, `n` in `0..=200`.
     fn prune(n: u32) -> Weight;
     /// `submit_verdicts`, `n` in `1..=64`.
@@ -42,6 +44,10 @@ impl<T: frame_system::Config> WeightInfo for SubstrateWeight<T> {
             .saturating_add(T::DbWeight::get().reads_writes(2009, 2))
             .saturating_add(Weight::from_parts(180158225, 0).saturating_mul(p.into()))
             .saturating_add(T::DbWeight::get().reads_writes(4, 1).saturating_mul(p.into()))
+    }
+
+    fn elect_votes(v: u32) -> Weight {
+        Weight::from_parts(3948190591, 0).saturating_add(T::DbWeight::get().reads_writes(708, 102))
     }
 
     fn prune(n: u32) -> Weight {
