@@ -15,8 +15,6 @@ pub trait WeightInfo {
     fn elect(h: u32) -> Weight;
     /// `elect_profiles`, `p` in `1..=16`.
     fn elect_profiles(p: u32) -> Weight;
-    /// `elect_votes`, `v` in `100..=3200`.
-    fn elect_votes(v: u32) -> Weight;
     /// `prune`, `n` in `0..=200`.
     fn prune(n: u32) -> Weight;
     /// `submit_verdicts`, `n` in `1..=64`.
@@ -29,38 +27,34 @@ pub struct SubstrateWeight<T>(PhantomData<T>);
 
 impl<T: frame_system::Config> WeightInfo for SubstrateWeight<T> {
     fn commit() -> Weight {
-        Weight::from_parts(166648000, 0).saturating_add(T::DbWeight::get().reads_writes(13, 2))
+        Weight::from_parts(125228000, 0).saturating_add(T::DbWeight::get().reads_writes(13, 2))
     }
 
     fn elect(h: u32) -> Weight {
-        Weight::from_parts(21763000, 0)
+        Weight::from_parts(20571000, 0)
             .saturating_add(T::DbWeight::get().reads_writes(7, 2))
-            .saturating_add(Weight::from_parts(45765258, 0).saturating_mul(h.into()))
+            .saturating_add(Weight::from_parts(50325597, 0).saturating_mul(h.into()))
             .saturating_add(T::DbWeight::get().reads_writes(7, 1).saturating_mul(h.into()))
     }
 
     fn elect_profiles(p: u32) -> Weight {
-        Weight::from_parts(18170697283, 0)
+        Weight::from_parts(22161481791, 0)
             .saturating_add(T::DbWeight::get().reads_writes(2009, 2))
-            .saturating_add(Weight::from_parts(180158225, 0).saturating_mul(p.into()))
+            .saturating_add(Weight::from_parts(191699566, 0).saturating_mul(p.into()))
             .saturating_add(T::DbWeight::get().reads_writes(4, 1).saturating_mul(p.into()))
     }
 
-    fn elect_votes(v: u32) -> Weight {
-        Weight::from_parts(3948190591, 0).saturating_add(T::DbWeight::get().reads_writes(708, 102))
-    }
-
     fn prune(n: u32) -> Weight {
-        Weight::from_parts(3008042, 0)
+        Weight::from_parts(13995098, 0)
             .saturating_add(T::DbWeight::get().reads_writes(2, 0))
-            .saturating_add(Weight::from_parts(1573310, 0).saturating_mul(n.into()))
+            .saturating_add(Weight::from_parts(1567817, 0).saturating_mul(n.into()))
             .saturating_add(T::DbWeight::get().reads_writes(1, 1).saturating_mul(n.into()))
     }
 
     fn submit_verdicts(n: u32) -> Weight {
-        Weight::from_parts(214540003, 0)
+        Weight::from_parts(108865516, 0)
             .saturating_add(T::DbWeight::get().reads_writes(10, 0))
-            .saturating_add(Weight::from_parts(10847252, 0).saturating_mul(n.into()))
+            .saturating_add(Weight::from_parts(14024241, 0).saturating_mul(n.into()))
             .saturating_add(T::DbWeight::get().reads_writes(2, 1).saturating_mul(n.into()))
     }
 }
