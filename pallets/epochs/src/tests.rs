@@ -1,6 +1,6 @@
 //! The clock, through a few epochs.
 
-use crate::{mock::*, Current, Error, Event, NextSchedule, Previous};
+use crate::{mock::*, Current, Error, Event, NextSchedule, Previous, WeightInfo};
 use frame_support::{assert_noop, assert_ok, traits::Hooks};
 use proptest::prelude::*;
 use sp_runtime::DispatchError;
