@@ -2,7 +2,7 @@
 
 use crate::types::{
     AccountInfo, Boundary, Conviction, CoverageMark, Delegation, Deposit, Dispute, HostInfo, Panel,
-    PanelTally, PotInfo, Seat, VerdictRecord,
+    PanelTally, PotInfo, Seat, SprintVoter, VerdictRecord,
 };
 use codec::Encode;
 use scale_info::{meta_type, MetaType, TypeInfo};
@@ -10,7 +10,7 @@ use starling_primitives::{
     profile::Profile,
     records::InferenceRecord,
     schedule::EpochState,
-    sprint::{SprintCommitment, SprintVerdict},
+    sprint::SprintCommitment,
     traits::{HostWeight, Round},
     verdict::PanelRound,
     AccountId, Balance, EpochIndex, InferenceId, Ppm, ProfileId, RequestId, H256,
@@ -149,8 +149,8 @@ entries! {
     CLAIMED = "Rewards"."Claimed": (EpochIndex, AccountId) => Present;
     /// Sprint commitments.
     COMMITMENTS = "Sprint"."Commitments": (EpochIndex, (ProfileId, AccountId)) => SprintCommitment;
-    /// Sprint verdicts by (profile, prover, verifier).
-    SPRINT_VERDICTS = "Sprint"."Verdicts": (EpochIndex, (ProfileId, AccountId, AccountId)) => SprintVerdict;
+    /// Sprint verdicts, by (profile, prover).
+    SPRINT_VOTERS = "Sprint"."Voters": (EpochIndex, (ProfileId, AccountId)) => Vec<SprintVoter>;
     /// Weights over all profiles.
     EPOCH_WEIGHTS = "Sprint"."EpochWeights": (EpochIndex,) => Vec<HostWeight>;
     /// Weights for one profile.

@@ -8,6 +8,7 @@ use starling_math::{
 };
 use starling_primitives::{
     schedule::EpochState,
+    sprint::SprintVerdict,
     verdict::{Outcome, PanelRound},
     AccountId, Balance, BlockNumber, EpochIndex, InferenceId, ProfileId, Work, H256,
 };
@@ -198,6 +199,17 @@ pub struct Member {
     pub host: AccountId,
     /// Its weight for the profile.
     pub weight: Work,
+}
+
+/// A host's verdict in a sprint.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, TypeInfo)]
+pub struct SprintVoter {
+    /// The verifier.
+    pub verifier: AccountId,
+    /// Its voting weight.
+    pub weight: Work,
+    /// Its verdict.
+    pub verdict: SprintVerdict,
 }
 
 /// A jury of one dispute.

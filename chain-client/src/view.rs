@@ -193,7 +193,9 @@ impl ChainView {
         prover: &AccountId,
         verifier: &AccountId,
     ) -> Result<Option<SprintVerdict>, ChainError> {
-        self.get(&entries::SPRINT_VERDICTS, (epoch, (profile, prover.clone(), verifier.clone()))).await
+        let voters = self.get(&entries::SPRINT_VOTERS, (epoch, (profile, prover.clone()))).await?;
+        let vote = voters.into_iter().flatten().find(|voter| voter.verifier == *verifier);
+        Ok(vote.map(|voter| voter.verdict))
     }
 
     // ---- deposits and inferences ----

@@ -9,6 +9,8 @@
 
 extern crate alloc;
 
+#[cfg(any(feature = "runtime-benchmarks", test))]
+pub mod benchmarking;
 mod bits;
 pub mod constraint;
 mod fixed;

@@ -61,6 +61,10 @@ pub trait Beacon {
     }
     /// Whether this host, having weight, withheld its contribution in this epoch's reveal.
     fn withheld(epoch: EpochIndex, host: &AccountId) -> bool;
+    /// The same of a host that is known to have weight in this epoch: for whoever asks for many.
+    fn withheld_its_weight(epoch: EpochIndex, host: &AccountId) -> bool {
+        Self::withheld(epoch, host)
+    }
 }
 
 /// The registry of hosts.
@@ -75,6 +79,12 @@ pub trait Hosts {
     fn may_sprint(host: &AccountId) -> bool;
     /// Whether the host declared that it serves the profile.
     fn serves(host: &AccountId, profile: ProfileId) -> bool;
+    /// Which of these profiles the host serves; `None` if it takes no part in sprints. For whoever asks about many hosts:
+    /// one look at the registry can answer all of it.
+    fn sprint_profiles(host: &AccountId, among: &[ProfileId]) -> Option<Vec<ProfileId>> {
+        let served = || among.iter().copied().filter(|profile| Self::serves(host, *profile)).collect();
+        Self::may_sprint(host).then(served)
+    }
     /// Number of hosts that are neither suspended nor removed.
     fn count() -> u32;
     /// New weights are in force: `weight` decides between Joining and Active.

@@ -16,6 +16,8 @@ extern crate alloc;
 include!(concat!(env!("OUT_DIR"), "/wasm_binary.rs"));
 
 pub mod apis;
+#[cfg(feature = "runtime-benchmarks")]
+mod benchmarks;
 pub mod configs;
 pub mod genesis;
 pub mod hooks;
@@ -200,3 +202,18 @@ mod runtime {
     #[runtime::pallet_index(39)]
     pub type Attendance = pallet_attendance;
 }
+
+#[cfg(feature = "runtime-benchmarks")]
+frame_benchmarking::define_benchmarks!(
+    [pallet_authorities, Authorities]
+    [pallet_beacon, Beacon]
+    [pallet_duty_calls, DutyCalls]
+    [pallet_epochs, Epochs]
+    [pallet_governance, Governance]
+    [pallet_hosts, Hosts]
+    [pallet_inference, Inference]
+    [pallet_profiles, Profiles]
+    [pallet_rewards, Rewards]
+    [pallet_sprint, Sprint]
+    [pallet_verification, Verification]
+);

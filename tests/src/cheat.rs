@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use starling_mlnode::{
     loader::{FolderLoader, LoadError, LoadSpec, Loaded, Loader},
     model::Rates,
-    source::{Chunk, Output, Resources, SequenceId, Shape, SourceError, Task, TokenSource},
+    source::{Chunk, Output, Resources, SequenceId, Shape, SourceError, Task, TokenSource, Waker},
 };
 use starling_primitives::transcript::{Candidate, TokenRecord, MAX_TAIL_Q};
 use starling_prompt::{openai::ChatMessage, ApiError, Tokenizer};
@@ -191,6 +191,15 @@ impl TokenSource for CheatingSource {
     fn use_resources(&mut self, resources: &Resources) {
         self.honest.use_resources(resources);
         self.dishonest.use_resources(resources);
+    }
+
+    fn set_waker(&mut self, waker: Waker) {
+        self.honest.set_waker(Waker::clone(&waker));
+        self.dishonest.set_waker(waker);
+    }
+
+    fn schedules(&self) -> bool {
+        self.honest.schedules()
     }
 
     fn reserve(&mut self, tokens: u32) -> Result<(), SourceError> {

@@ -3,7 +3,7 @@
 use starling_mlnode::{
     loader::{FolderLoader, LoadError, LoadSpec, Loaded, Loader},
     model::Rates,
-    source::{Chunk, Output, Resources, SequenceId, Shape, SourceError, TokenSource},
+    source::{Chunk, Output, Resources, SequenceId, Shape, SourceError, TokenSource, Waker},
 };
 use std::time::Duration;
 
@@ -30,6 +30,14 @@ impl TokenSource for SlowSource {
 
     fn use_resources(&mut self, resources: &Resources) {
         self.0.use_resources(resources);
+    }
+
+    fn set_waker(&mut self, waker: Waker) {
+        self.0.set_waker(waker);
+    }
+
+    fn schedules(&self) -> bool {
+        self.0.schedules()
     }
 
     fn reserve(&mut self, tokens: u32) -> Result<(), SourceError> {

@@ -41,9 +41,12 @@
 extern crate alloc;
 
 mod babe;
+#[cfg(feature = "runtime-benchmarks")]
+mod benchmarking;
 pub mod equivocations;
 mod grandpa;
 mod manager;
+pub mod weights;
 
 #[cfg(test)]
 mod mock;
@@ -54,6 +57,7 @@ pub use babe::WeightedBabe;
 pub use equivocations::{DisableUpToHalf, OncePerSet};
 pub use grandpa::WeightedGrandpa;
 pub use pallet::*;
+pub use weights::WeightInfo;
 
 use alloc::vec::Vec;
 use sp_staking::SessionIndex;
@@ -100,6 +104,8 @@ pub mod pallet {
         /// Sessions for which the proof of key ownership is kept.
         #[pallet::constant]
         type KeptSessions: Get<SessionIndex>;
+        /// What a session's change costs. The session pallet charges a whole block for it.
+        type WeightInfo: WeightInfo;
     }
 
     /// Accounts and weights of an authority set, sorted by account.

@@ -217,6 +217,7 @@ impl pallet_authorities::Config for Test {
     type Court = Outside;
     type MaxPlanned = ConstU32<MAX>;
     type KeptSessions = ConstU32<2>;
+    type WeightInfo = crate::weights::SubstrateWeight<Test>;
 }
 
 /// A test account.

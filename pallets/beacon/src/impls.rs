@@ -238,9 +238,12 @@ impl<T: Config> Beacon for Pallet<T> {
     }
 
     fn withheld(epoch: EpochIndex, host: &AccountId) -> bool {
+        Self::withheld_its_weight(epoch, host) && T::Weights::weight(epoch, host) > 0
+    }
+
+    fn withheld_its_weight(epoch: EpochIndex, host: &AccountId) -> bool {
         epoch >= PrunedTo::<T>::get()
             && Seeds::<T>::contains_key(Round::Epoch(epoch.saturating_add(1)))
-            && T::Weights::weight(epoch, host) > 0
             && !Contributions::<T>::contains_key(epoch, host)
     }
 }

@@ -43,6 +43,8 @@
 
 extern crate alloc;
 
+#[cfg(feature = "runtime-benchmarks")]
+mod benchmarking;
 mod hooks;
 mod impls;
 #[cfg(test)]
@@ -53,13 +55,14 @@ pub mod types;
 pub mod weights;
 
 pub use pallet::*;
+pub use weights::WeightInfo;
 
 /// The pallet.
 #[frame_support::pallet]
 pub mod pallet {
     use crate::{
         types::{Contribution, RollingMix, Tally},
-        weights,
+        WeightInfo,
     };
     use frame_support::pallet_prelude::*;
     use frame_system::pallet_prelude::*;
@@ -95,6 +98,8 @@ pub mod pallet {
         /// Items that a block prunes at most.
         #[pallet::constant]
         type MaxPrunedPerBlock: Get<u32>;
+        /// What calls and hooks cost.
+        type WeightInfo: WeightInfo;
     }
 
     /// Final seeds. Hasher: the chain chooses the keys, nobody can unbalance the trie.
@@ -193,7 +198,7 @@ pub mod pallet {
     impl<T: Config> Hooks<BlockNumberFor<T>> for Pallet<T> {
         fn on_initialize(_now: BlockNumberFor<T>) -> Weight {
             Self::roll();
-            weights::roll::<T>()
+            T::WeightInfo::roll()
         }
 
         fn on_idle(_now: BlockNumberFor<T>, remaining: Weight) -> Weight {
@@ -225,7 +230,7 @@ pub mod pallet {
         /// ## Events
         /// `Contributed`.
         #[pallet::call_index(0)]
-        #[pallet::weight((weights::contribute::<T>(), DispatchClass::Operational))]
+        #[pallet::weight((T::WeightInfo::contribute(), DispatchClass::Operational))]
         #[pallet::feeless_if(|origin: &OriginFor<T>, epoch: &EpochIndex, proof: &VrfProof| -> bool {
             Pallet::<T>::check_contribution(origin.clone(), *epoch, proof).is_ok()
         })]

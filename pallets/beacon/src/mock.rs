@@ -59,6 +59,7 @@ impl pallet_beacon::Config for Test {
     type BlockRandomness = Randomness;
     type MaxContributions = ConstU32<5>;
     type MaxPrunedPerBlock = ConstU32<3>;
+    type WeightInfo = crate::weights::SubstrateWeight<Test>;
 }
 
 fn first_epoch() -> EpochState {

@@ -31,6 +31,8 @@
 
 extern crate alloc;
 
+#[cfg(feature = "runtime-benchmarks")]
+mod benchmarking;
 mod extension;
 #[cfg(test)]
 mod mock;

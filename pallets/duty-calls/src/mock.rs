@@ -75,7 +75,7 @@ impl pallet_duty_calls::Config for Test {
     type Weights = Mock;
     type MaxWaiting = ConstU32<4>;
     type Reserved = Reserved;
-    type WeightInfo = ();
+    type WeightInfo = crate::weights::SubstrateWeight<Test>;
 }
 
 /// The other pallets.

@@ -25,6 +25,8 @@
 #![cfg_attr(not(feature = "std"), no_std)]
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "runtime-benchmarks")]
+mod benchmarking;
 pub mod weights;
 
 #[cfg(test)]
@@ -35,7 +37,7 @@ mod tests;
 pub use pallet::*;
 pub use weights::WeightInfo;
 
-use frame_support::{pallet_prelude::Weight, traits::Get};
+use frame_support::pallet_prelude::Weight;
 use sp_runtime::traits::UniqueSaturatedInto;
 use starling_math::clock;
 use starling_primitives::{
@@ -59,10 +61,8 @@ pub mod pallet {
     /// What the clock needs from the runtime.
     #[pallet::config]
     pub trait Config: frame_system::Config<RuntimeEvent: From<Event<Self>>> {
-        /// Told of every boundary.
+        /// Told of every boundary. What they do they charge for themselves.
         type Hooks: EpochHooks;
-        /// Weight charged for a block in which a boundary passes, for the work of the hooks.
-        type BoundaryWeight: Get<Weight>;
         /// Weights of this pallet.
         type WeightInfo: WeightInfo;
     }
@@ -273,7 +273,7 @@ impl<T: Config> Pallet<T> {
             Self::sprint(&epoch, now),
         ];
         if passed.contains(&true) {
-            T::WeightInfo::tick().saturating_add(T::BoundaryWeight::get())
+            T::WeightInfo::boundary()
         } else {
             T::WeightInfo::tick()
         }

@@ -28,8 +28,7 @@ parameter_types! {
 
 impl pallet_epochs::Config for Test {
     type Hooks = Recorder;
-    type BoundaryWeight = BoundaryWeight;
-    type WeightInfo = ();
+    type WeightInfo = crate::weights::SubstrateWeight<Test>;
 }
 
 /// What the hooks were told, with the block.

@@ -1,6 +1,6 @@
 //! The clock, through a few epochs.
 
-use crate::{mock::*, Current, Error, Event, NextSchedule, Previous};
+use crate::{mock::*, Current, Error, Event, NextSchedule, Previous, WeightInfo};
 use frame_support::{assert_noop, assert_ok, traits::Hooks};
 use proptest::prelude::*;
 use sp_runtime::DispatchError;
@@ -140,12 +140,14 @@ fn an_invalid_schedule_is_refused_when_it_is_proposed() {
 
 #[test]
 fn a_boundary_is_charged_for() {
+    type Weights = crate::weights::SubstrateWeight<Test>;
     build_and_execute(|| {
         System::set_block_number(1);
-        assert_eq!(Epochs::on_initialize(1).ref_time(), 0);
+        assert_eq!(Epochs::on_initialize(1), Weights::tick());
         run_to(29);
         System::set_block_number(30);
-        assert_eq!(Epochs::on_initialize(30).ref_time(), 1_000);
+        assert_eq!(Epochs::on_initialize(30), Weights::boundary());
+        assert!(Weights::boundary().ref_time() > Weights::tick().ref_time());
     });
 }
 

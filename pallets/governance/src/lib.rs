@@ -21,6 +21,8 @@
 #[cfg(any(test, feature = "try-runtime"))]
 extern crate alloc;
 
+#[cfg(feature = "runtime-benchmarks")]
+mod benchmarking;
 #[cfg(test)]
 mod mock;
 mod tally;

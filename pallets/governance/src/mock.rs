@@ -44,7 +44,7 @@ impl pallet_governance::Config for Test {
     type Polls = Mock;
     type Clock = Mock;
     type Weights = Mock;
-    type WeightInfo = ();
+    type WeightInfo = crate::weights::SubstrateWeight<Test>;
 }
 
 /// The other pallets.

@@ -1,6 +1,7 @@
 //! What the calls do, and what the registry answers to other pallets.
 
 use crate::{pallet::*, types::*};
+use alloc::vec::Vec;
 use frame_support::{
     ensure,
     pallet_prelude::{DispatchError, DispatchResult},
@@ -185,6 +186,12 @@ impl<T: Config> HostsTrait for Pallet<T> {
 
     fn serves(host: &AccountId, profile: ProfileId) -> bool {
         Hosts::<T>::get(host).is_some_and(|info| info.profiles.contains(&profile))
+    }
+
+    fn sprint_profiles(host: &AccountId, among: &[ProfileId]) -> Option<Vec<ProfileId>> {
+        let info = Hosts::<T>::get(host)?;
+        let takes_part = matches!(info.status, HostStatus::Joining | HostStatus::Active);
+        takes_part.then(|| among.iter().copied().filter(|profile| info.profiles.contains(profile)).collect())
     }
 
     fn count() -> u32 {

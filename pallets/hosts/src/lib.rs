@@ -35,6 +35,8 @@
 
 extern crate alloc;
 
+#[cfg(feature = "runtime-benchmarks")]
+mod benchmarking;
 mod impls;
 pub mod types;
 pub mod weights;
@@ -247,7 +249,7 @@ pub mod pallet {
         /// ## Events
         /// `Registered`.
         #[pallet::call_index(0)]
-        #[pallet::weight(T::WeightInfo::register())]
+        #[pallet::weight(T::WeightInfo::register(profiles.len() as u32))]
         pub fn register(origin: OriginFor<T>, worker: AccountId, profiles: HostProfiles) -> DispatchResult {
             let host = ensure_signed(origin)?;
             Self::do_register(host.clone(), worker.clone(), profiles)?;
@@ -288,7 +290,7 @@ pub mod pallet {
         /// ## Events
         /// `ProfilesChanged`.
         #[pallet::call_index(2)]
-        #[pallet::weight(T::WeightInfo::set_profiles())]
+        #[pallet::weight(T::WeightInfo::set_profiles(profiles.len() as u32))]
         pub fn set_profiles(origin: OriginFor<T>, profiles: HostProfiles) -> DispatchResult {
             let host = ensure_signed(origin)?;
             let profiles = Self::checked_profiles(profiles)?;

@@ -112,7 +112,7 @@ impl pallet_hosts::Config for Test {
     type Weights = Outside;
     type Bond = Bond;
     type AnnounceInterval = ConstU32<5>;
-    type WeightInfo = ();
+    type WeightInfo = crate::weights::SubstrateWeight<Test>;
 }
 
 /// A test account.

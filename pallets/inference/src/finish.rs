@@ -1,6 +1,6 @@
 //! `Finished`, `Delivered` and expiry.
 
-use crate::{types::Refusal, Config, Event, Inferences, Pallet, RequestIndex};
+use crate::{cost::FinishShape, types::Refusal, Config, Event, Inferences, Pallet, RequestIndex};
 use alloc::{collections::BTreeMap, vec::Vec};
 use starling_primitives::{
     profile::Profile,
@@ -49,24 +49,6 @@ impl Prices {
     }
 }
 
-/// What a batch came to.
-#[derive(Default)]
-pub(crate) struct Settled {
-    /// Items taken.
-    pub(crate) taken: u32,
-    /// Of these, items that a delegated key had signed.
-    pub(crate) delegated: u32,
-    /// Epochs, profiles and gateways that answers were counted for.
-    pub(crate) counted: u32,
-}
-
-impl Settled {
-    fn add(&mut self, delegated: bool) {
-        self.taken = self.taken.saturating_add(1);
-        self.delegated = self.delegated.saturating_add(delegated.into());
-    }
-}
-
 /// What one item of a `finish` batch came to.
 struct Paid {
     price: Balance,
@@ -97,31 +79,36 @@ impl Earned {
 
 impl<T: Config> Pallet<T> {
     /// Takes what it can of the batch and pays the sum into the pots.
-    pub(crate) fn do_finish(host: &AccountId, items: &[FinishedIn]) -> Settled {
+    pub(crate) fn do_finish(host: &AccountId, items: &[FinishedIn]) -> FinishShape {
         let times = Times::load::<T>();
         let mut prices = Prices(Vec::new());
         let mut earned = Earned::default();
         let mut answers = BTreeMap::<Answer, u32>::new();
-        let mut done = Settled::default();
+        let mut shape = FinishShape::default();
         for item in items {
             match Self::finish_one(&times, &mut prices, host, item) {
                 Ok(paid) => {
                     earned.add(paid.answer.epoch, paid.price);
-                    done.add(paid.delegated);
                     let count = answers.entry(paid.answer).or_default();
                     *count = count.saturating_add(1);
+                    shape.taken = shape.taken.saturating_add(1);
+                    shape.delegated = shape.delegated.saturating_add(paid.delegated.into());
                 }
-                Err(reason) => Self::refuse(item.finished.request_id, reason),
+                Err(reason) => {
+                    shape.refused = shape.refused.saturating_add(1);
+                    Self::refuse(item.finished.request_id, reason);
+                }
             }
         }
+        shape.profiles = prices.0.len() as u32;
         for (epoch, sum) in earned.0 {
             Self::pay_fees(epoch, host, sum);
         }
-        done.counted = answers.len() as u32;
+        shape.counted = answers.len() as u32;
         for (Answer { epoch, profile, gateway }, count) in answers {
             T::Attendance::on_answered(epoch, profile, host, &gateway, count);
         }
-        done
+        shape
     }
 
     /// The price has left the ledger when this returns: the caller moves it to the epoch's pot.
@@ -200,21 +187,20 @@ impl<T: Config> Pallet<T> {
         Ok(())
     }
 
-    /// Expires what it can of the batch.
-    pub(crate) fn do_expire(items: &[RequestId]) -> Settled {
+    /// Expires what it can of the batch; returns the number of items taken.
+    pub(crate) fn do_expire(items: &[RequestId]) -> u32 {
         let times = Times::load::<T>();
-        let mut done = Settled::default();
+        let mut taken = 0u32;
         for request_id in items {
             match Self::expire_one(&times, request_id) {
-                Ok(delegated) => done.add(delegated),
+                Ok(()) => taken = taken.saturating_add(1),
                 Err(reason) => Self::refuse(*request_id, reason),
             }
         }
-        done
+        taken
     }
 
-    /// Returns whether a delegated key had signed.
-    fn expire_one(times: &Times, request_id: &RequestId) -> Result<bool, Refusal> {
+    fn expire_one(times: &Times, request_id: &RequestId) -> Result<(), Refusal> {
         let (id, record) = Self::find(request_id)?;
         if record.state != InferenceState::Started {
             return Err(Refusal::TooLate);
@@ -223,9 +209,8 @@ impl<T: Config> Pallet<T> {
             return Err(Refusal::NotExpired);
         }
         let expired = Self::refund_reserve(id, record)?;
-        let delegated = expired.delegate.is_some();
         Inferences::<T>::insert(id.epoch, id.index, expired);
-        Ok(delegated)
+        Ok(())
     }
 
     /// Gives the reserve of a running record back and notes the miss; the caller stores (or drops) the record.

@@ -1,9 +1,10 @@
 //! Pruning: bounded work in what a block has left.
 
 use crate::{
-    types::PruneCursor, weights, Config, Counts, Event, Inferences, Pallet, PendingFees, Pruned, RequestIndex,
+    types::PruneCursor, Config, Counts, Event, Inferences, Pallet, PendingFees, Pruned, RequestIndex,
+    WeightInfo,
 };
-use frame_support::{defensive, traits::Get, weights::Weight};
+use frame_support::{defensive, dispatch::DispatchClass, traits::Get, weights::Weight};
 use starling_primitives::{records::InferenceState, traits::Clock, BlockNumber, EpochIndex, InferenceId};
 
 /// Records are kept while their epoch is at most this much older than the current one.
@@ -13,8 +14,8 @@ impl<T: Config> Pallet<T> {
     /// Removes records of epochs that nobody can claim, judge or refund any more. Takes at most half of what the block
     /// has left and at most [`Config::MaxPrunedPerBlock`] steps; returns what it used.
     pub(crate) fn prune(remaining: Weight) -> Weight {
-        let check = weights::prune_check::<T>();
-        let step = weights::prune_step::<T>();
+        let check = T::WeightInfo::prune(0);
+        let step = T::WeightInfo::prune(1).saturating_sub(check);
         let Some(budget) = remaining.div(2).checked_sub(&check) else { return Weight::zero() };
         let affordable = budget.checked_div_per_component(&step).unwrap_or(0);
         let limit = u32::try_from(affordable).unwrap_or(u32::MAX).min(T::MaxPrunedPerBlock::get());
@@ -25,7 +26,7 @@ impl<T: Config> Pallet<T> {
         check.saturating_add(step.saturating_mul(steps.into()))
     }
 
-    fn prune_steps(limit: u32) -> u32 {
+    pub(crate) fn prune_steps(limit: u32) -> u32 {
         let current = T::Clock::epoch().index;
         let now = Self::now();
         let start = Pruned::<T>::get();
@@ -72,10 +73,15 @@ impl<T: Config> Pallet<T> {
 
     /// Fees that an epoch's pot never took (it got no emission and never held the existential deposit) go to the
     /// current epoch's, so that they are not lost.
-    fn close_epoch(epoch: EpochIndex, current: EpochIndex) {
+    pub(crate) fn close_epoch(epoch: EpochIndex, current: EpochIndex) {
         Counts::<T>::remove(epoch);
-        for (host, amount) in PendingFees::<T>::take(epoch) {
-            Self::add_pending(current, &host, amount);
+        let fees = PendingFees::<T>::take(epoch);
+        if fees.is_empty() {
+            return;
         }
+        // Hardly ever, so no step of pruning pays for it beforehand.
+        let cost = T::WeightInfo::close_epoch(fees.len() as u32);
+        frame_system::Pallet::<T>::register_extra_weight_unchecked(cost, DispatchClass::Mandatory);
+        Self::add_pending(current, &fees);
     }
 }

@@ -1,7 +1,7 @@
 //! Who may call, and what other pallets ask of this one.
 
-use crate::{types::Refusal, Config, Counts, Error, Event, Inferences, Pallet};
-use frame_support::defensive;
+use crate::{types::Refusal, Config, Counts, Error, Event, Inferences, Pallet, PendingFees, WeightInfo};
+use frame_support::{defensive, dispatch::DispatchClass};
 use frame_system::pallet_prelude::OriginFor;
 use sp_runtime::{traits::UniqueSaturatedInto, DispatchError};
 use starling_primitives::{
@@ -111,8 +111,10 @@ impl<T: Config> InferencesApi for Pallet<T> {
 impl<T: Config> EpochHooks for Pallet<T> {
     /// The ended epoch's pot has its emission by now, so it can take whatever waited for it.
     fn on_claims_open(epoch: EpochIndex) {
-        if let Some(ended) = epoch.checked_sub(1) {
-            Self::flush_pending(ended);
-        }
+        let Some(ended) = epoch.checked_sub(1) else { return };
+        let hosts = PendingFees::<T>::decode_len(ended).unwrap_or(0);
+        let cost = T::WeightInfo::flush_pending(u32::try_from(hosts).unwrap_or(u32::MAX));
+        frame_system::Pallet::<T>::register_extra_weight_unchecked(cost, DispatchClass::Mandatory);
+        Self::flush_pending(ended);
     }
 }

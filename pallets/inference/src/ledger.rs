@@ -139,10 +139,10 @@ impl<T: Config> Pallet<T> {
             if Self::move_to_pot(epoch, amount) {
                 T::Pots::on_fee(epoch, host, amount);
             } else {
-                Self::add_pending(epoch, host, amount);
+                Self::add_pending(epoch, &[(host.clone(), amount)]);
             }
         } else {
-            Self::add_pending(epoch, host, amount);
+            Self::add_pending(epoch, &[(host.clone(), amount)]);
             Self::flush_pending(epoch);
         }
     }
@@ -175,12 +175,14 @@ impl<T: Config> Pallet<T> {
         })
     }
 
-    pub(crate) fn add_pending(epoch: EpochIndex, host: &AccountId, amount: Balance) {
+    pub(crate) fn add_pending(epoch: EpochIndex, fees: &[(AccountId, Balance)]) {
         PendingFees::<T>::mutate(epoch, |waiting| {
-            if let Some((_, fee)) = waiting.iter_mut().find(|(owner, _)| owner == host) {
-                *fee = fee.saturating_add(amount);
-            } else if waiting.try_push((host.clone(), amount)).is_err() {
-                defensive!("no more hosts earn fees in an epoch than can have weight in it");
+            for (host, amount) in fees {
+                if let Some((_, fee)) = waiting.iter_mut().find(|(owner, _)| owner == host) {
+                    *fee = fee.saturating_add(*amount);
+                } else if waiting.try_push((host.clone(), *amount)).is_err() {
+                    defensive!("no more hosts earn fees in an epoch than can have weight in it");
+                }
             }
         });
     }

@@ -41,6 +41,9 @@ extern crate alloc;
 #[cfg(test)]
 extern crate self as pallet_inference;
 
+#[cfg(feature = "runtime-benchmarks")]
+mod benchmarking;
+pub mod cost;
 mod finish;
 mod hooks;
 mod impls;
@@ -56,16 +59,18 @@ pub mod weights;
 
 pub use pallet::*;
 pub use types::{Delegation, Deposit, Refusal};
+pub use weights::WeightInfo;
 
 /// The pallet.
 #[frame_support::pallet]
 pub mod pallet {
     use crate::{
+        cost::{self, FinishShape, StartShape},
         types::{
             Delegation, DeliveredBatch, Deposit, ExpiredBatch, Fees, FinishedBatch, PruneCursor, Refusal,
             StartedBatch,
         },
-        weights,
+        WeightInfo,
     };
     use frame_support::{pallet_prelude::*, traits::fungible::Mutate, PalletId};
     use frame_system::pallet_prelude::*;
@@ -114,6 +119,8 @@ pub mod pallet {
         /// Records that a block prunes at most.
         #[pallet::constant]
         type MaxPrunedPerBlock: Get<u32>;
+        /// What calls and hooks cost.
+        type WeightInfo: WeightInfo;
     }
 
     /// The ledger: who owns how much of the pallet's account. Entries exist while they hold something.
@@ -337,7 +344,7 @@ pub mod pallet {
         /// ## Events
         /// [`Event::Deposited`].
         #[pallet::call_index(0)]
-        #[pallet::weight(weights::transfer::<T>())]
+        #[pallet::weight(T::WeightInfo::deposit())]
         pub fn deposit(origin: OriginFor<T>, #[pallet::compact] amount: Balance) -> DispatchResult {
             let client = ensure_signed(origin)?;
             Self::do_deposit(client, amount)
@@ -354,7 +361,7 @@ pub mod pallet {
         /// ## Events
         /// [`Event::Withdrawn`].
         #[pallet::call_index(1)]
-        #[pallet::weight(weights::transfer::<T>())]
+        #[pallet::weight(T::WeightInfo::withdraw())]
         pub fn withdraw(origin: OriginFor<T>, #[pallet::compact] amount: Balance) -> DispatchResult {
             let client = ensure_signed(origin)?;
             Self::do_withdraw(client, amount)
@@ -372,7 +379,7 @@ pub mod pallet {
         /// ## Events
         /// [`Event::Delegated`].
         #[pallet::call_index(2)]
-        #[pallet::weight(weights::delegation::<T>())]
+        #[pallet::weight(T::WeightInfo::delegate())]
         pub fn delegate(
             origin: OriginFor<T>,
             key: AccountId,
@@ -393,7 +400,7 @@ pub mod pallet {
         /// ## Events
         /// [`Event::Revoked`].
         #[pallet::call_index(3)]
-        #[pallet::weight(weights::delegation::<T>())]
+        #[pallet::weight(T::WeightInfo::revoke())]
         pub fn revoke(origin: OriginFor<T>, key: AccountId) -> DispatchResult {
             let client = ensure_signed(origin)?;
             Self::do_revoke(client, key)
@@ -411,14 +418,14 @@ pub mod pallet {
         /// ## Events
         /// For each item one of [`Event::Started`], [`Event::Reassigned`], [`Event::RecordRefused`].
         #[pallet::call_index(4)]
-        #[pallet::weight(weights::start::<T>(weights::StartShape::of(items)))]
+        #[pallet::weight(cost::start::<T>(StartShape::of(items)))]
         #[pallet::feeless_if(|origin: &OriginFor<T>, items: &StartedBatch| -> bool {
             !items.is_empty() && Pallet::<T>::is_worker(origin)
         })]
         pub fn start(origin: OriginFor<T>, items: StartedBatch) -> DispatchResultWithPostInfo {
             let host = Self::ensure_worker(origin)?;
-            let shape = weights::StartShape::of(&items).with_taken(Self::do_start(&host, &items));
-            Ok(Some(weights::start::<T>(shape)).into())
+            let shape = StartShape::of(&items).with_taken(Self::do_start(&host, &items));
+            Ok(Some(cost::start::<T>(shape)).into())
         }
 
         /// Records complete answers and pays them.
@@ -432,20 +439,14 @@ pub mod pallet {
         /// ## Events
         /// For each item [`Event::Finished`] or [`Event::RecordRefused`].
         #[pallet::call_index(5)]
-        #[pallet::weight(
-            weights::settle::<T>(items.len() as u32, 0, items.len() as u32)
-                .saturating_add(weights::counted::<T>(items.len() as u32))
-        )]
+        #[pallet::weight(cost::finish::<T>(FinishShape::worst(items.len() as u32)))]
         #[pallet::feeless_if(|origin: &OriginFor<T>, items: &FinishedBatch| -> bool {
             !items.is_empty() && Pallet::<T>::is_worker(origin)
         })]
         pub fn finish(origin: OriginFor<T>, items: FinishedBatch) -> DispatchResultWithPostInfo {
             let host = Self::ensure_worker(origin)?;
-            let done = Self::do_finish(&host, &items);
-            let refused = (items.len() as u32).saturating_sub(done.taken);
-            let weight = weights::settle::<T>(done.taken, refused, done.delegated)
-                .saturating_add(weights::counted::<T>(done.counted));
-            Ok(Some(weight).into())
+            let shape = Self::do_finish(&host, &items);
+            Ok(Some(cost::finish::<T>(shape)).into())
         }
 
         /// Records that clients have their answers.
@@ -459,7 +460,7 @@ pub mod pallet {
         /// ## Events
         /// For each item [`Event::Delivered`] or [`Event::RecordRefused`].
         #[pallet::call_index(6)]
-        #[pallet::weight(weights::deliver::<T>(items.len() as u32, 0))]
+        #[pallet::weight(cost::deliver::<T>(items.len() as u32, 0))]
         #[pallet::feeless_if(|origin: &OriginFor<T>, items: &DeliveredBatch| -> bool {
             !items.is_empty() && Pallet::<T>::is_worker(origin)
         })]
@@ -467,7 +468,7 @@ pub mod pallet {
             let host = Self::ensure_worker(origin)?;
             let taken = Self::do_deliver(&host, &items);
             let refused = (items.len() as u32).saturating_sub(taken);
-            Ok(Some(weights::deliver::<T>(taken, refused)).into())
+            Ok(Some(cost::deliver::<T>(taken, refused)).into())
         }
 
         /// Gives clients back what requests reserve that did not finish in time.
@@ -478,15 +479,15 @@ pub mod pallet {
         /// ## Events
         /// For each item [`Event::Expired`] or [`Event::RecordRefused`].
         #[pallet::call_index(7)]
-        #[pallet::weight(weights::settle::<T>(items.len() as u32, 0, items.len() as u32))]
+        #[pallet::weight(cost::expire::<T>(items.len() as u32, 0))]
         #[pallet::feeless_if(|origin: &OriginFor<T>, items: &ExpiredBatch| -> bool {
             !items.is_empty() && Pallet::<T>::is_worker(origin)
         })]
         pub fn expire(origin: OriginFor<T>, items: ExpiredBatch) -> DispatchResultWithPostInfo {
             ensure_signed(origin)?;
-            let done = Self::do_expire(&items);
-            let refused = (items.len() as u32).saturating_sub(done.taken);
-            Ok(Some(weights::settle::<T>(done.taken, refused, done.delegated)).into())
+            let taken = Self::do_expire(&items);
+            let refused = (items.len() as u32).saturating_sub(taken);
+            Ok(Some(cost::expire::<T>(taken, refused)).into())
         }
     }
 }

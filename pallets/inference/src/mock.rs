@@ -90,6 +90,7 @@ impl pallet_inference::Config for Test {
     type MinDeposit = MinDeposit;
     type MaxDelegations = ConstU32<3>;
     type MaxPrunedPerBlock = ConstU32<4>;
+    type WeightInfo = pallet_inference::weights::SubstrateWeight<Test>;
 }
 
 /// The other pallets.

@@ -1,108 +1,158 @@
-//! What calls cost: explicit estimates of computation plus the database accesses of each item.
+//! Weights of `pallet_inference`, measured. Made by `scripts/benchmark-weights`; what is changed here by hand is lost.
 //!
-//! The constants are rounded up from what the `records` benchmark shows natively; the dearest part by far is the check of a
-//! client's signature, which is a host function in WASM too.
+//! 20 points on each line, 10 repetitions of each, in WASM, by the processor's time.
+//!
+//! Reads and writes are priced by the runtime's database; a chain of its own has no bound on the size of proofs.
 
-use crate::Config;
-use alloc::collections::BTreeSet;
+use core::marker::PhantomData;
 use frame_support::{traits::Get, weights::Weight};
-use starling_primitives::{records::Started, AccountId};
 
-/// Decoding, dispatch and the batch's own reads' computation.
-const BATCH_REF_TIME: u64 = 30_000_000;
-/// One signature check (ecdsa recovery is the dearest of the three kinds), one draw, hashing, one event.
-const STARTED_REF_TIME: u64 = 80_000_000;
-/// Pricing, two or three codec passes, one event.
-const ITEM_REF_TIME: u64 = 12_000_000;
-
-/// Clock, host, genesis hash, seeds, counts and pots: read once per batch.
-const BATCH_READS: u64 = 10;
-/// Counts of two epochs, or pot, fees and the pallet's account.
-const BATCH_WRITES: u64 = 4;
-
-fn batch<T: Config>(items: u32, item: Weight) -> Weight {
-    Weight::from_parts(BATCH_REF_TIME, 0)
-        .saturating_add(T::DbWeight::get().reads_writes(BATCH_READS, BATCH_WRITES))
-        .saturating_add(item.saturating_mul(items.into()))
+/// What calls and the steps of hooks cost.
+pub trait WeightInfo {
+    /// `close_epoch`, `h` in `0..=1024`.
+    fn close_epoch(h: u32) -> Weight;
+    /// `delegate`.
+    fn delegate() -> Weight;
+    /// `deliver`, `n` in `1..=512`.
+    fn deliver(n: u32) -> Weight;
+    /// `deposit`.
+    fn deposit() -> Weight;
+    /// `expire`, `n` in `1..=256`.
+    fn expire(n: u32) -> Weight;
+    /// `finish`, `n` in `1..=512`.
+    fn finish(n: u32) -> Weight;
+    /// `finish_delegated`, `n` in `1..=512`.
+    fn finish_delegated(n: u32) -> Weight;
+    /// `finish_profiles`, `p` in `1..=512`.
+    fn finish_profiles(p: u32) -> Weight;
+    /// `flush_pending`, `h` in `0..=1024`.
+    fn flush_pending(h: u32) -> Weight;
+    /// `prune`, `n` in `0..=200`.
+    fn prune(n: u32) -> Weight;
+    /// `revoke`.
+    fn revoke() -> Weight;
+    /// `settle_refused`, `n` in `1..=512`.
+    fn settle_refused(n: u32) -> Weight;
+    /// `start`, `n` in `1..=256`.
+    fn start(n: u32) -> Weight;
+    /// `start_payers`, `n` in `1..=256`.
+    fn start_payers(n: u32) -> Weight;
+    /// `start_profiles`, `p` in `1..=256`.
+    fn start_profiles(p: u32) -> Weight;
+    /// `start_refused`, `n` in `1..=256`.
+    fn start_refused(n: u32) -> Weight;
+    /// `withdraw`.
+    fn withdraw() -> Weight;
 }
 
-fn item<T: Config>(ref_time: u64, reads: u64, writes: u64) -> Weight {
-    Weight::from_parts(ref_time, 0).saturating_add(T::DbWeight::get().reads_writes(reads, writes))
-}
+/// The measured weights.
+#[derive(Debug)]
+pub struct SubstrateWeight<T>(PhantomData<T>);
 
-/// A call that moves money between an account and the ledger.
-pub fn transfer<T: Config>() -> Weight {
-    item::<T>(60_000_000, 3, 3)
-}
-
-/// A call that changes a delegation.
-pub fn delegation<T: Config>() -> Weight {
-    item::<T>(20_000_000, 2, 2)
-}
-
-/// What a `start` batch touches.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StartShape {
-    /// Items that are taken.
-    pub taken: u32,
-    /// Items that are refused.
-    pub refused: u32,
-    /// Different deposits and delegated keys.
-    pub accounts: u32,
-}
-
-impl StartShape {
-    /// Of a batch whose items are all taken.
-    pub fn of(items: &[Started]) -> Self {
-        let mut accounts: BTreeSet<(&AccountId, &AccountId)> = BTreeSet::new();
-        for item in items {
-            let client = &item.authorization.authorization.client;
-            // The deposit stands under (client, client), a delegated key under (client, key).
-            accounts.extend([(client, client), (client, &item.authorization.signer)]);
-        }
-        Self { taken: items.len() as u32, refused: 0, accounts: accounts.len() as u32 }
+impl<T: frame_system::Config> WeightInfo for SubstrateWeight<T> {
+    fn close_epoch(h: u32) -> Weight {
+        Weight::from_parts(118440382, 0)
+            .saturating_add(T::DbWeight::get().reads_writes(2, 3))
+            .saturating_add(Weight::from_parts(525555, 0).saturating_mul(h.into()))
     }
 
-    /// With what came of it.
-    pub(crate) fn with_taken(self, taken: u32) -> Self {
-        Self { taken, refused: self.taken.saturating_sub(taken), ..self }
+    fn delegate() -> Weight {
+        Weight::from_parts(12338000, 0).saturating_add(T::DbWeight::get().reads_writes(2, 2))
     }
-}
 
-/// `start`: the index is read for each item, record and index are written; deposits and delegations are read and
-/// written once each, later items find them in the overlay.
-pub fn start<T: Config>(shape: StartShape) -> Weight {
-    batch::<T>(shape.taken, item::<T>(STARTED_REF_TIME, 1, 2))
-        .saturating_add(item::<T>(STARTED_REF_TIME, 2, 0).saturating_mul(shape.refused.into()))
-        .saturating_add(T::DbWeight::get().reads_writes(1, 1).saturating_mul(shape.accounts.into()))
-}
+    fn deliver(n: u32) -> Weight {
+        Weight::from_parts(26141803, 0)
+            .saturating_add(T::DbWeight::get().reads_writes(2, 0))
+            .saturating_add(Weight::from_parts(11103125, 0).saturating_mul(n.into()))
+            .saturating_add(T::DbWeight::get().reads_writes(2, 1).saturating_mul(n.into()))
+    }
 
-/// `finish` and `expire`: index, record and deposit are read, record and deposit written; so is the delegation of the
-/// items that have one.
-pub fn settle<T: Config>(taken: u32, refused: u32, delegated: u32) -> Weight {
-    batch::<T>(taken, item::<T>(ITEM_REF_TIME, 3, 2))
-        .saturating_add(item::<T>(ITEM_REF_TIME, 2, 0).saturating_mul(refused.into()))
-        .saturating_add(T::DbWeight::get().reads_writes(1, 1).saturating_mul(delegated.into()))
-}
+    fn deposit() -> Weight {
+        Weight::from_parts(46239000, 0).saturating_add(T::DbWeight::get().reads_writes(3, 3))
+    }
 
-/// What `finish` counts for attendance: the executor's and the gateway's tally and the sum, for so many epochs, profiles and
-/// gateways.
-pub fn counted<T: Config>(groups: u32) -> Weight {
-    item::<T>(ITEM_REF_TIME, 3, 3).saturating_mul(groups.into())
-}
+    fn expire(n: u32) -> Weight {
+        Weight::from_parts(53821000, 0)
+            .saturating_add(T::DbWeight::get().reads_writes(4, 0))
+            .saturating_add(Weight::from_parts(29381291, 0).saturating_mul(n.into()))
+            .saturating_add(T::DbWeight::get().reads_writes(6, 4).saturating_mul(n.into()))
+    }
 
-/// `deliver`: index and record are read, the record written.
-pub fn deliver<T: Config>(taken: u32, refused: u32) -> Weight {
-    batch::<T>(taken, item::<T>(ITEM_REF_TIME, 2, 1))
-        .saturating_add(item::<T>(ITEM_REF_TIME, 2, 0).saturating_mul(refused.into()))
-}
+    fn finish(n: u32) -> Weight {
+        Weight::from_parts(94892000, 0)
+            .saturating_add(T::DbWeight::get().reads_writes(11, 4))
+            .saturating_add(Weight::from_parts(16548476, 0).saturating_mul(n.into()))
+            .saturating_add(T::DbWeight::get().reads_writes(3, 2).saturating_mul(n.into()))
+    }
 
-/// One step of pruning: a record that may still have a reserve.
-pub fn prune_step<T: Config>() -> Weight {
-    item::<T>(ITEM_REF_TIME, 3, 4)
-}
+    fn finish_delegated(n: u32) -> Weight {
+        Weight::from_parts(103475000, 0)
+            .saturating_add(T::DbWeight::get().reads_writes(11, 4))
+            .saturating_add(Weight::from_parts(23181520, 0).saturating_mul(n.into()))
+            .saturating_add(T::DbWeight::get().reads_writes(4, 3).saturating_mul(n.into()))
+    }
 
-/// What a block pays to find out that there is nothing to prune.
-pub fn prune_check<T: Config>() -> Weight {
-    item::<T>(ITEM_REF_TIME, 3, 1)
+    fn finish_profiles(p: u32) -> Weight {
+        Weight::from_parts(8548867551, 0)
+            .saturating_add(T::DbWeight::get().reads_writes(1546, 1028))
+            .saturating_add(Weight::from_parts(4900013, 0).saturating_mul(p.into()))
+            .saturating_add(T::DbWeight::get().reads_writes(1, 0).saturating_mul(p.into()))
+    }
+
+    fn flush_pending(h: u32) -> Weight {
+        Weight::from_parts(13760000, 0)
+            .saturating_add(T::DbWeight::get().reads_writes(4, 3))
+            .saturating_add(Weight::from_parts(6309180, 0).saturating_mul(h.into()))
+            .saturating_add(T::DbWeight::get().reads_writes(1, 1).saturating_mul(h.into()))
+    }
+
+    fn prune(n: u32) -> Weight {
+        Weight::from_parts(37813178, 0)
+            .saturating_add(T::DbWeight::get().reads_writes(3, 1))
+            .saturating_add(Weight::from_parts(25596417, 0).saturating_mul(n.into()))
+            .saturating_add(T::DbWeight::get().reads_writes(4, 4).saturating_mul(n.into()))
+    }
+
+    fn revoke() -> Weight {
+        Weight::from_parts(13981000, 0).saturating_add(T::DbWeight::get().reads_writes(2, 2))
+    }
+
+    fn settle_refused(n: u32) -> Weight {
+        Weight::from_parts(41692000, 0)
+            .saturating_add(T::DbWeight::get().reads_writes(5, 0))
+            .saturating_add(Weight::from_parts(8540423, 0).saturating_mul(n.into()))
+            .saturating_add(T::DbWeight::get().reads_writes(2, 0).saturating_mul(n.into()))
+    }
+
+    fn start(n: u32) -> Weight {
+        Weight::from_parts(19898016, 0)
+            .saturating_add(T::DbWeight::get().reads_writes(11, 3))
+            .saturating_add(Weight::from_parts(53239903, 0).saturating_mul(n.into()))
+            .saturating_add(T::DbWeight::get().reads_writes(1, 2).saturating_mul(n.into()))
+    }
+
+    fn start_payers(n: u32) -> Weight {
+        Weight::from_parts(49269829, 0)
+            .saturating_add(T::DbWeight::get().reads_writes(9, 1))
+            .saturating_add(Weight::from_parts(57735787, 0).saturating_mul(n.into()))
+            .saturating_add(T::DbWeight::get().reads_writes(3, 4).saturating_mul(n.into()))
+    }
+
+    fn start_profiles(p: u32) -> Weight {
+        Weight::from_parts(13616280155, 0)
+            .saturating_add(T::DbWeight::get().reads_writes(264, 515))
+            .saturating_add(Weight::from_parts(24289335, 0).saturating_mul(p.into()))
+            .saturating_add(T::DbWeight::get().reads_writes(3, 0).saturating_mul(p.into()))
+    }
+
+    fn start_refused(n: u32) -> Weight {
+        Weight::from_parts(205837333, 0)
+            .saturating_add(T::DbWeight::get().reads_writes(9, 0))
+            .saturating_add(Weight::from_parts(10369087, 0).saturating_mul(n.into()))
+            .saturating_add(T::DbWeight::get().reads_writes(1, 0).saturating_mul(n.into()))
+    }
+
+    fn withdraw() -> Weight {
+        Weight::from_parts(49323000, 0).saturating_add(T::DbWeight::get().reads_writes(3, 3))
+    }
 }

@@ -52,7 +52,7 @@ impl Clock for TestClock {
 impl pallet_profiles::Config for Test {
     type Clock = TestClock;
     type MaxProfiles = ConstU32<4>;
-    type WeightInfo = ();
+    type WeightInfo = crate::weights::SubstrateWeight<Test>;
 }
 
 /// A valid profile.

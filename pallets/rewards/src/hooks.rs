@@ -1,6 +1,6 @@
 //! What the clock tells, and pruning in bounded steps.
 
-use crate::{weights, BurnedTo, Claimed, Config, Event, Fees, Pallet, Pots, PrunedTo};
+use crate::{BurnedTo, Claimed, Config, Event, Fees, Pallet, Pots, PrunedTo, WeightInfo};
 use frame_support::{
     defensive,
     dispatch::DispatchClass,
@@ -19,7 +19,7 @@ use starling_primitives::{
 
 impl<T: Config> EpochHooks for Pallet<T> {
     fn on_epoch_change(ended: EpochIndex) {
-        let cost = weights::epoch_change::<T>();
+        let cost = T::WeightInfo::epoch_change();
         frame_system::Pallet::<T>::register_extra_weight_unchecked(cost, DispatchClass::Mandatory);
         Self::mint(ended);
         if let Some(over) = ended.checked_sub(1) {
@@ -70,8 +70,8 @@ impl<T: Config> Pallet<T> {
 
     /// Prunes what a block has room for, at most `MaxPrunedPerBlock` items. Returns the weight used.
     pub(crate) fn prune(remaining: Weight) -> Weight {
-        let check = weights::prune_check::<T>();
-        let step = weights::prune_step::<T>();
+        let check = T::WeightInfo::prune(0);
+        let step = T::WeightInfo::prune(1).saturating_sub(check);
         let Some(budget) = remaining.checked_sub(&check) else { return Weight::zero() };
         let affordable = budget.checked_div_per_component(&step).unwrap_or(0);
         let limit = u32::try_from(affordable).unwrap_or(u32::MAX).min(T::MaxPrunedPerBlock::get());
@@ -81,21 +81,28 @@ impl<T: Config> Pallet<T> {
 
     /// Removes at most `limit` fees and claims of burned pots; returns how many.
     pub(crate) fn prune_steps(limit: u32) -> u32 {
-        let mut steps = 0u32;
-        while steps < limit {
+        let mut left = limit;
+        while left > 0 {
             let epoch = PrunedTo::<T>::get();
             if epoch >= BurnedTo::<T>::get() {
                 break;
             }
-            if let Some(host) = Fees::<T>::iter_key_prefix(epoch).next() {
-                Fees::<T>::remove(epoch, host);
-            } else if let Some(host) = Claimed::<T>::iter_key_prefix(epoch).next() {
-                Claimed::<T>::remove(epoch, host);
-            } else {
-                PrunedTo::<T>::put(epoch.saturating_add(1));
-            }
-            steps = steps.saturating_add(1);
+            left = Self::prune_epoch(epoch, left);
         }
-        steps
+        limit.saturating_sub(left)
+    }
+
+    /// Removes fees, then claims; the end of an epoch is one item more. Returns what is left of the limit. Each map is walked
+    /// once: a search for its first key, again for each item, would pass all keys that this block has removed before.
+    fn prune_epoch(epoch: EpochIndex, limit: u32) -> u32 {
+        let fees = Fees::<T>::iter_key_prefix(epoch).drain().take(limit as usize).count() as u32;
+        let left = limit.saturating_sub(fees);
+        let claims = Claimed::<T>::iter_key_prefix(epoch).drain().take(left as usize).count() as u32;
+        let left = left.saturating_sub(claims);
+        if left == 0 {
+            return 0;
+        }
+        PrunedTo::<T>::put(epoch.saturating_add(1));
+        left.saturating_sub(1)
     }
 }

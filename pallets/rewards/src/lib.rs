@@ -45,6 +45,9 @@
 
 extern crate alloc;
 
+#[cfg(feature = "runtime-benchmarks")]
+mod benchmarking;
+pub mod cost;
 mod hooks;
 mod impls;
 #[cfg(any(test, feature = "invariants"))]
@@ -58,13 +61,15 @@ pub mod weights;
 
 pub use pallet::*;
 pub use types::{Due, PotInfo};
+pub use weights::WeightInfo;
 
 /// The pallet.
 #[frame_support::pallet]
 pub mod pallet {
     use crate::{
+        cost,
         types::{Due, PotInfo},
-        weights,
+        WeightInfo,
     };
     use frame_support::{
         pallet_prelude::*,
@@ -113,6 +118,8 @@ pub mod pallet {
         /// Items that a block prunes at most.
         #[pallet::constant]
         type MaxPrunedPerBlock: Get<u32>;
+        /// What calls and hooks cost.
+        type WeightInfo: WeightInfo;
     }
 
     /// The pots: at most those of the running epoch and of the two before. Hasher: the chain chooses the keys.
@@ -260,13 +267,13 @@ pub mod pallet {
         /// ## Events
         /// `Claimed`, and `Absent` where the host has no share of the emission for that.
         #[pallet::call_index(0)]
-        #[pallet::weight(weights::claim::<T>(weights::MAX_CLAIM_SAMPLES, weights::MAX_PROFILES))]
+        #[pallet::weight(cost::claim::<T>(cost::MAX_CLAIM_SAMPLES, cost::MAX_PROFILES))]
         #[pallet::feeless_if(|origin: &OriginFor<T>, epoch: &EpochIndex, proof: &VrfProof| -> bool {
             Pallet::<T>::check_claim(origin.clone(), *epoch, proof).is_ok()
         })]
         pub fn claim(origin: OriginFor<T>, epoch: EpochIndex, proof: VrfProof) -> DispatchResultWithPostInfo {
             let claim = Self::check_claim(origin, epoch, &proof)?;
-            let weight = weights::claim::<T>(claim.samples, claim.profiles);
+            let weight = cost::claim::<T>(claim.samples, claim.profiles);
             Self::do_claim(epoch, claim)?;
             Ok(Some(weight).into())
         }

@@ -93,6 +93,7 @@ impl pallet_rewards::Config for Test {
     type Inferences = Mock;
     type PalletId = PotsId;
     type MaxPrunedPerBlock = ConstU32<3>;
+    type WeightInfo = crate::weights::SubstrateWeight<Test>;
 }
 
 fn epoch_state(index: EpochIndex, start: BlockNumber) -> EpochState {

@@ -1,7 +1,7 @@
 //! From commitments and verdicts to the weights of the next epoch.
 
 use crate::{
-    types::Voter, weights, Commitments, Config, EpochWeights, Event, Pallet, ProfileWeights, Verdicts, Voters,
+    types::Voter, Commitments, Config, EpochWeights, Event, Pallet, ProfileWeights, Voters, WeightInfo,
 };
 use alloc::{
     collections::{BTreeMap, BTreeSet},
@@ -27,6 +27,30 @@ struct Sprint {
     weights: Vec<HostWeight>,
 }
 
+/// A host that could vote.
+struct Elector<'a> {
+    host: &'a AccountId,
+    weight: Work,
+    /// Those of the committed profiles that it serves.
+    profiles: Vec<ProfileId>,
+}
+
+/// How much there was to decide, as far as the weight depends on it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Size {
+    /// Hosts that committed, or whose weight is set; the larger number.
+    pub hosts: u32,
+    /// Profiles they committed to.
+    pub profiles: u32,
+}
+
+/// What an election costs, if there are all votes on each commitment that there can be.
+pub fn cost<T: Config>(size: Size) -> Weight {
+    let more = |weight: fn(u32) -> Weight, count: u32| weight(count).saturating_sub(weight(0));
+    T::WeightInfo::elect(size.hosts)
+        .saturating_add(more(T::WeightInfo::elect_profiles, size.profiles.saturating_sub(1)))
+}
+
 impl<T: Config> Pallet<T> {
     /// Sets the weights of the epoch that begins: the sprint's result or, without one, the old weights.
     pub(crate) fn elect(ended: EpochIndex) {
@@ -36,19 +60,19 @@ impl<T: Config> Pallet<T> {
             return;
         };
         let sprint = Sprint { epoch: ended, schedule: state.schedule, weights: Self::hosts(ended) };
-        let (table, used) = Self::tabulate(&sprint);
-        let mut table = table;
+        let (mut table, mut size) = Self::tabulate(&sprint);
         Self::truncate(&mut table);
         let carried_over = table.is_empty();
         if carried_over {
-            table = Self::old_table(&sprint);
+            (table, size.profiles) = Self::old_table(&sprint);
         } else {
             table = cap(table, state.schedule.max_share);
         }
         let weights = Self::store(next, &table);
         let (total, hosts) = (draw::total(&weights), weights.len() as u32);
         let changed = Self::tell_hosts(&sprint.weights, &weights);
-        let cost = used.saturating_add(weights::epoch_change::<T>(0, 0, changed));
+        size.hosts = size.hosts.max(changed);
+        let cost = cost::<T>(size);
         frame_system::Pallet::<T>::register_extra_weight_unchecked(cost, DispatchClass::Mandatory);
         Self::deposit_event(if carried_over {
             Event::WeightsCarriedOver { epoch: next, total, hosts }
@@ -62,31 +86,32 @@ impl<T: Config> Pallet<T> {
         T::Hosts::may_sprint(host) && T::Reputation::may_work(host)
     }
 
-    /// Accepted work of every commitment; the weight that this took. Bounded by `MaxCommitments x MaxVoters`.
-    fn tabulate(sprint: &Sprint) -> (WorkTable, Weight) {
+    /// Accepted work of every commitment, and how many there were. Bounded by `MaxCommitments x MaxVoters`.
+    fn tabulate(sprint: &Sprint) -> (WorkTable, Size) {
         let mut by_profile: BTreeMap<ProfileId, Vec<(AccountId, SprintCommitment)>> = BTreeMap::new();
         for ((profile, host), commitment) in Commitments::<T>::iter_prefix(sprint.epoch) {
             by_profile.entry(profile).or_default().push((host, commitment));
         }
         let mut table = WorkTable::new();
-        let (mut commitments, mut verdicts) = (0u32, 0u32);
+        let mut size = Size::default();
+        let profiles: Vec<ProfileId> = by_profile.keys().copied().collect();
+        let electors = Self::electors(sprint, &profiles);
         for (profile_id, mut provers) in by_profile {
             // A profile that was retired since the commitment earns nothing more.
             let Some(profile) = T::Profiles::profile(profile_id) else { continue };
             provers.sort_unstable_by(|a, b| a.0.cmp(&b.0));
             let nonce_work = rules::nonce_work(&profile, &sprint.schedule);
-            let eligible = Self::eligible(sprint, profile_id, &provers);
+            let eligible = Self::eligible(sprint, &electors, profile_id, &provers);
+            let total = eligible.values().fold(0, |sum: Work, weight| sum.saturating_add(*weight));
+            size.profiles = size.profiles.saturating_add(1);
             for (prover, commitment) in &provers {
                 let votes = Self::votes(sprint.epoch, profile_id, prover);
-                commitments = commitments.saturating_add(1);
-                verdicts = verdicts.saturating_add(votes.len() as u32);
-                if !Self::may_get_weight(prover) {
+                size.hosts = size.hosts.saturating_add(1);
+                let known = electors.binary_search_by(|elector| elector.host.cmp(prover)).is_ok();
+                if !(known || T::Hosts::may_sprint(prover)) || !T::Reputation::may_work(prover) {
                     continue;
                 }
-                let others = eligible
-                    .iter()
-                    .filter(|(host, _)| *host != prover)
-                    .fold(0, |sum: Work, (_, weight)| sum.saturating_add(*weight));
+                let others = total.saturating_sub(eligible.get(prover).copied().unwrap_or(0));
                 let accepted = rules::accepted(commitment.count, others, &votes, profile.sprint_tolerance);
                 let work = rules::work(accepted, nonce_work);
                 if work > 0 {
@@ -94,24 +119,32 @@ impl<T: Config> Pallet<T> {
                 }
             }
         }
-        (table, weights::epoch_change::<T>(commitments, verdicts, 0))
+        (table, size)
+    }
+
+    /// The hosts that could vote, and on which of these profiles, sorted by account; nobody while nobody has weight.
+    fn electors<'a>(sprint: &'a Sprint, profiles: &[ProfileId]) -> Vec<Elector<'a>> {
+        let elector = |entry: &'a HostWeight| {
+            let profiles = T::Hosts::sprint_profiles(&entry.host, profiles)?;
+            let withheld = T::Beacon::withheld_its_weight(sprint.epoch, &entry.host);
+            (!withheld).then_some(Elector { host: &entry.host, weight: entry.weight, profiles })
+        };
+        sprint.weights.iter().filter_map(elector).collect()
     }
 
     /// Voting weight of all that could vote on the profile's commitments. While nobody has weight, who could is not
     /// known: those that committed or voted count.
     fn eligible(
         sprint: &Sprint,
+        electors: &[Elector],
         profile: ProfileId,
         provers: &[(AccountId, SprintCommitment)],
     ) -> BTreeMap<AccountId, Work> {
         if !sprint.weights.is_empty() {
-            return sprint
-                .weights
+            return electors
                 .iter()
-                .filter(|entry| T::Hosts::serves(&entry.host, profile))
-                .filter(|entry| T::Hosts::may_sprint(&entry.host))
-                .filter(|entry| !T::Beacon::withheld(sprint.epoch, &entry.host))
-                .map(|entry| (entry.host.clone(), entry.weight))
+                .filter(|elector| elector.profiles.contains(&profile))
+                .map(|elector| (elector.host.clone(), elector.weight))
                 .collect();
         }
         let voters = provers
@@ -122,10 +155,8 @@ impl<T: Config> Pallet<T> {
     }
 
     fn votes(epoch: EpochIndex, profile: ProfileId, prover: &AccountId) -> Vec<(Work, SprintVerdict)> {
-        let verdict = |Voter { verifier, weight }| {
-            Verdicts::<T>::get(epoch, (profile, prover, verifier)).map(|verdict| (weight, verdict))
-        };
-        Voters::<T>::get(epoch, (profile, prover)).into_iter().filter_map(verdict).collect()
+        let vote = |Voter { weight, verdict, .. }| (weight, verdict);
+        Voters::<T>::get(epoch, (profile, prover)).into_iter().map(vote).collect()
     }
 
     /// Keeps the heaviest `MaxHosts` hosts; among equals the lower account.
@@ -141,21 +172,29 @@ impl<T: Config> Pallet<T> {
         table.retain(|host, _| kept.contains(host));
     }
 
-    /// The weights of the ended epoch, without hosts that left since.
-    fn old_table(sprint: &Sprint) -> WorkTable {
+    /// The weights of the ended epoch, without hosts that left since, and how many profiles they are of.
+    fn old_table(sprint: &Sprint) -> (WorkTable, u32) {
+        // Each host is asked about once, however many profiles it has weight for.
+        let may_keep: BTreeSet<&AccountId> = sprint
+            .weights
+            .iter()
+            .map(|entry| &entry.host)
+            .filter(|host| Self::may_get_weight(host))
+            .collect();
         let mut table = WorkTable::new();
         let mut lists: Vec<(ProfileId, Vec<HostWeight>)> = ProfileWeights::<T>::iter_prefix(sprint.epoch)
             .map(|(profile, hosts)| (profile, hosts.into_inner()))
             .collect();
         lists.sort_unstable_by_key(|(profile, _)| *profile);
+        let profiles = lists.len() as u32;
         for (profile, hosts) in lists {
             for entry in hosts {
-                if Self::may_get_weight(&entry.host) {
+                if may_keep.contains(&entry.host) {
                     table.entry(entry.host).or_default().push((profile, entry.weight));
                 }
             }
         }
-        table
+        (table, profiles)
     }
 
     /// Stores both kinds of lists and returns the whole weights, sorted by account.

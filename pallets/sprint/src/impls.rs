@@ -2,7 +2,7 @@
 
 use crate::{
     types::{Refusal, VerdictBatch, Voter},
-    CommitmentCount, Commitments, Config, Error, Event, Pallet, Verdicts, Voters,
+    CommitmentCount, Commitments, Config, Error, Event, Pallet, Voters,
 };
 use alloc::vec::Vec;
 use frame_support::{
@@ -136,10 +136,10 @@ impl<T: Config> Pallet<T> {
         if !(1..=samples).contains(&verdict.checked) || verdict.failed > verdict.checked {
             return Err(Refusal::CountsOutOfRange);
         }
-        if Verdicts::<T>::contains_key(epoch.index, (profile, prover, verifier)) {
+        let voters = Voters::<T>::get(epoch.index, (profile, prover));
+        if voters.iter().any(|voter| voter.verifier == *verifier) {
             return Err(Refusal::AlreadyVoted);
         }
-        let voters = Voters::<T>::get(epoch.index, (profile, prover));
         let full = voters.len() as u32 >= T::MaxVoters::get();
         if full && voters.last().is_some_and(|lightest| lightest.weight >= *weight) {
             return Err(Refusal::TooManyVoters);
@@ -172,12 +172,10 @@ impl<T: Config> Pallet<T> {
     /// Stores a verdict that was checked; a verifier lighter than it gives up its place when there is none left.
     fn take_verdict(ballot: &Ballot, prover: &AccountId, verdict: SprintVerdict) {
         let Ballot { epoch, profile, verifier, weight } = ballot;
-        let voter = Voter { verifier: verifier.clone(), weight: *weight };
+        let voter = Voter { verifier: verifier.clone(), weight: *weight, verdict };
         Voters::<T>::mutate(epoch.index, (profile, prover), |voters| {
             if voters.is_full() {
-                if let Some(lightest) = voters.pop() {
-                    Verdicts::<T>::remove(epoch.index, (profile, prover, lightest.verifier));
-                }
+                voters.pop();
             }
             // Heaviest first; among equals the first stays first.
             let place = voters.partition_point(|other| other.weight >= voter.weight);
@@ -185,7 +183,6 @@ impl<T: Config> Pallet<T> {
                 defensive!("a place was made");
             }
         });
-        Verdicts::<T>::insert(epoch.index, (profile, prover, verifier), verdict);
     }
 
     /// The entry of a host in a list sorted by account.

@@ -42,6 +42,8 @@
 
 extern crate alloc;
 
+#[cfg(feature = "runtime-benchmarks")]
+mod benchmarking;
 mod election;
 mod hooks;
 mod impls;
@@ -54,15 +56,17 @@ mod tests;
 pub mod types;
 pub mod weights;
 
+pub use election::{cost, Size};
 pub use pallet::*;
 pub use types::{Refusal, VerdictBatch, Voter};
+pub use weights::WeightInfo;
 
 /// The pallet.
 #[frame_support::pallet]
 pub mod pallet {
     use crate::{
-        types::{CommitmentKey, Refusal, VerdictBatch, VerdictKey, Voter},
-        weights,
+        types::{CommitmentKey, Refusal, VerdictBatch, Voter},
+        WeightInfo,
     };
     use frame_support::pallet_prelude::*;
     use frame_system::pallet_prelude::*;
@@ -105,6 +109,8 @@ pub mod pallet {
         /// Items that a block prunes at most.
         #[pallet::constant]
         type MaxPrunedPerBlock: Get<u32>;
+        /// What calls and hooks cost.
+        type WeightInfo: WeightInfo;
     }
 
     /// Commitments of an epoch, by (profile, host). A double map, so that an epoch can be walked and pruned. Hashers:
@@ -117,13 +123,8 @@ pub mod pallet {
     #[pallet::storage]
     pub type CommitmentCount<T: Config> = StorageMap<_, Twox64Concat, EpochIndex, u32, ValueQuery>;
 
-    /// Verdicts of an epoch, by (profile, prover, verifier). Hashers: the chain chooses epochs, users choose accounts.
-    #[pallet::storage]
-    pub type Verdicts<T: Config> =
-        StorageDoubleMap<_, Twox64Concat, EpochIndex, Blake2_128Concat, VerdictKey, SprintVerdict>;
-
-    /// Who has a verdict on a commitment, heaviest first. Bounds the verdicts, and finds those of one commitment
-    /// without walking the epoch's. Hashers: the chain chooses epochs, users choose accounts.
+    /// The verdicts on a commitment, by (profile, prover), heaviest voter first. One bounded list each, because an election
+    /// reads all of them in one block. Hashers: the chain chooses epochs, users choose accounts.
     #[pallet::storage]
     pub type Voters<T: Config> = StorageDoubleMap<
         _,
@@ -280,7 +281,7 @@ pub mod pallet {
         /// ## Events
         /// `Committed`.
         #[pallet::call_index(0)]
-        #[pallet::weight((weights::commit::<T>(), DispatchClass::Operational))]
+        #[pallet::weight((T::WeightInfo::commit(), DispatchClass::Operational))]
         #[pallet::feeless_if(|origin: &OriginFor<T>, profile: &ProfileId, commitment: &SprintCommitment| -> bool {
             Pallet::<T>::check_commitment(origin.clone(), *profile, commitment).is_ok()
         })]
@@ -311,7 +312,7 @@ pub mod pallet {
         /// ## Events
         /// `VerdictSubmitted` or `VerdictRefused` for each verdict.
         #[pallet::call_index(1)]
-        #[pallet::weight((weights::submit_verdicts::<T>(verdicts.len() as u32), DispatchClass::Operational))]
+        #[pallet::weight((T::WeightInfo::submit_verdicts(verdicts.len() as u32), DispatchClass::Operational))]
         #[pallet::feeless_if(|origin: &OriginFor<T>, profile: &ProfileId, verdicts: &VerdictBatch| -> bool {
             Pallet::<T>::check_verdicts(origin.clone(), *profile, verdicts).is_ok()
         })]

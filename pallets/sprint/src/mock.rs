@@ -68,6 +68,7 @@ impl pallet_sprint::Config for Test {
     type MaxCommitments = ConstU32<10>;
     type MaxVoters = ConstU32<3>;
     type MaxPrunedPerBlock = ConstU32<4>;
+    type WeightInfo = crate::weights::SubstrateWeight<Test>;
 }
 
 /// An epoch of the test schedule.

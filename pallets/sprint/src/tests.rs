@@ -2,7 +2,7 @@
 
 use crate::{
     election::scale, mock::*, types::Refusal, CommitmentCount, Commitments, EpochWeights, Error, Event,
-    ProfileWeights, PrunedTo, Verdicts, Voters,
+    ProfileWeights, PrunedTo, Voters,
 };
 use frame_support::{
     assert_noop, assert_ok, dispatch::CheckIfFeeless, traits::Hooks, weights::Weight, BoundedVec,
@@ -13,7 +13,7 @@ use starling_primitives::{
     schedule::EpochState,
     sprint::{SprintCommitment, SprintVerdict, MAX_SPRINT_COUNT},
     traits::Weights,
-    ProfileId, Work, PPM,
+    AccountId, ProfileId, Work, PPM,
 };
 
 fn commit(id: u8, profile: ProfileId, count: u32) {
@@ -40,6 +40,12 @@ fn judge(
     result
 }
 
+/// What a verifier said about a prover in the first epoch.
+fn vote(prover: u8, verifier: u8) -> Option<SprintVerdict> {
+    let mut voters = Voters::<Test>::get(0, (0, host(prover))).into_iter();
+    voters.find(|voter| voter.verifier == host(verifier)).map(|voter| voter.verdict)
+}
+
 fn judge_refused(id: u8, prover: u8, verdict: SprintVerdict, reason: Refusal) {
     // Beside a verdict that is taken, so that the call itself succeeds.
     let before = System::events().len();
@@ -47,7 +53,7 @@ fn judge_refused(id: u8, prover: u8, verdict: SprintVerdict, reason: Refusal) {
         *other != prover
             && *other != id
             && Commitments::<Test>::contains_key(0, (0, host(*other)))
-            && !Verdicts::<Test>::contains_key(0, (0, host(*other), host(id)))
+            && vote(*other, id).is_none()
     });
     assert_ok!(judge(id, 0, &[(prover, verdict), (fresh.unwrap(), self::verdict(1, 0))]));
     let refused = Event::VerdictRefused { profile: 0, prover: host(prover), verifier: host(id), reason };
@@ -132,7 +138,7 @@ fn verdicts_are_taken_in_their_window_only() {
             }
             .into(),
         );
-        assert_eq!(Verdicts::<Test>::get(0, (0, host(0), host(1))), Some(verdict(6, 1)));
+        assert_eq!(vote(0, 1), Some(verdict(6, 1)));
         next_epoch();
         assert_noop!(judge(1, 0, &[(0, verdict(6, 0))]), Error::<Test>::NotInCheck);
     });
@@ -174,11 +180,7 @@ fn a_bad_verdict_does_not_fail_its_batch() {
         judge_refused(1, 4, verdict(5, 0), Refusal::CountsOutOfRange);
         judge_refused(1, 5, verdict(7, 0), Refusal::CountsOutOfRange);
         judge_refused(2, 0, verdict(3, 4), Refusal::CountsOutOfRange);
-        assert_eq!(
-            Verdicts::<Test>::get(0, (0, host(1), host(0))),
-            Some(verdict(4, 4)),
-            "the first one stays"
-        );
+        assert_eq!(vote(1, 0), Some(verdict(4, 4)), "the first one stays");
     });
 }
 
@@ -197,12 +199,12 @@ fn the_heaviest_verifiers_have_the_places() {
         assert_eq!(voters(), [4, 3, 2]);
         assert_ok!(judge(5, 0, &[(0, verdict(6, 0))]));
         assert_eq!(voters(), [4, 3, 3]);
-        assert_eq!(Verdicts::<Test>::get(0, (0, host(0), host(1))), None, "it gave up its place");
+        assert_eq!(vote(0, 1), None, "it gave up its place");
         Sprint::do_try_state().unwrap();
         assert_noop!(judge(1, 0, &[(0, verdict(6, 0))]), Error::<Test>::NothingToTake);
         assert_ok!(judge(4, 0, &[(0, verdict(6, 0))]));
         assert_eq!(voters(), [5, 4, 3]);
-        assert!(Verdicts::<Test>::contains_key(0, (0, host(0), host(2))), "among equals, the first stays");
+        assert!(vote(0, 2).is_some(), "among equals, the first stays");
     });
 }
 
@@ -404,19 +406,49 @@ fn old_epochs_are_pruned_in_bounded_steps() {
             idle();
             assert_eq!(PrunedTo::<Test>::get(), 0);
         }
-        // Weights of epoch 0 are none, but 3 verdicts, 3 lists of voters, 3 commitments and the rest are to go; the last
-        // block took 4 of them.
+        // Weights of epoch 0 are none, but 3 lists of voters, 3 commitments and the rest are to go; the last block took 4 of
+        // them.
         assert!(!Sprint::on_idle(0, Weight::zero()).any_gt(Weight::zero()));
         next_epoch();
         assert_eq!(Sprint::prune_steps(5), 5);
         Sprint::do_try_state().unwrap();
         assert_eq!(Commitments::<Test>::iter_prefix(0).count(), 0);
-        assert_eq!(Verdicts::<Test>::iter_prefix(1).count(), 3);
+        assert_eq!(Voters::<Test>::iter_prefix(1).count(), 1);
         (0..5).for_each(|_| idle());
         assert_eq!(PrunedTo::<Test>::get(), 2);
         assert!(Sprint::hosts(1).is_empty() && !Sprint::hosts(2).is_empty());
         assert_eq!(ProfileWeights::<Test>::iter_prefix(1).count(), 0);
     });
+}
+
+/// The shortest of some runs.
+fn time_to_prune(count: u32) -> std::time::Duration {
+    let run = |_| {
+        let mut time = std::time::Duration::ZERO;
+        ExtBuilder::default().build_and_execute(|| {
+            for index in 0..count {
+                let prover = AccountId::new(starling_primitives::hashing::hash_of(b"prover", &index).0);
+                Voters::<Test>::insert(0, (0, prover), BoundedVec::default());
+            }
+            let current = Current::get();
+            Current::set(EpochState { index: 3, ..current });
+            let start = std::time::Instant::now();
+            assert_eq!(Sprint::prune_steps(count), count);
+            time = start.elapsed();
+            assert_eq!(Voters::<Test>::iter_prefix(0).count(), 0);
+            Current::set(current);
+        });
+        time
+    };
+    (0..3).map(run).min().unwrap()
+}
+
+/// Each item costs the same, however many the block has pruned before: that is what weights say.
+#[test]
+fn pruning_takes_time_by_the_number_of_items() {
+    let [few, many] = [500, 4_000].map(time_to_prune);
+    // Eight times as long; 64 times, if each item had to pass all before it.
+    assert!(many < few * 24, "{few:?} for 500, {many:?} for 4,000");
 }
 
 proptest! {

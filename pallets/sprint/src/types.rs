@@ -13,16 +13,16 @@ pub type VerdictBatch = BoundedVec<(AccountId, SprintVerdict), ConstU32<MAX_VERD
 
 /// Who committed, with what.
 pub type CommitmentKey = (ProfileId, AccountId);
-/// Profile, prover, verifier.
-pub type VerdictKey = (ProfileId, AccountId, AccountId);
 
-/// A host that gave a verdict, with its voting weight.
+/// A host that gave a verdict. What it said lies here, so that an election reads one entry for each commitment.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, DecodeWithMemTracking, MaxEncodedLen, TypeInfo)]
 pub struct Voter {
     /// The verifier.
     pub verifier: AccountId,
     /// Its voting weight.
     pub weight: Work,
+    /// Its verdict.
+    pub verdict: SprintVerdict,
 }
 
 /// Why a verdict of a batch is not taken.

@@ -4,7 +4,8 @@
 //! least one window's time. What was recorded after an epoch's last boundary, and for that epoch in the first blocks of
 //! the next one, is closed by the next epoch's first two boundaries.
 
-use crate::{types::CoverageMark, Config, Coverage, CoverageMarks, CoverageState, Event, Pallet};
+use crate::{types::CoverageMark, Config, Coverage, CoverageMarks, CoverageState, Event, Pallet, WeightInfo};
+use frame_support::dispatch::DispatchClass;
 use starling_math::clock;
 use starling_primitives::{
     traits::{Clock, EpochHooks, Inferences},
@@ -33,6 +34,8 @@ impl<T: Config> Pallet<T> {
 
 impl<T: Config> EpochHooks for Pallet<T> {
     fn on_coverage_boundary(epoch: EpochIndex, offset: BlockNumber) {
+        let cost = T::WeightInfo::coverage();
+        frame_system::Pallet::<T>::register_extra_weight_unchecked(cost, DispatchClass::Mandatory);
         // An ended epoch's own grid may go on during its grace; its last windows follow the current one's.
         if epoch != T::Clock::epoch().index {
             return;

@@ -1,8 +1,8 @@
 //! Pruning: bounded work in what a block has left.
 
 use crate::{
-    weights, Accusations, Config, Convictions, Coverage, CoverageMarks, Disputes, Doubts, Missed,
-    OpenDisputes, Pallet, PanelTallies, Panels, PrunedBefore, Seats, Standings, Verdicts,
+    Accusations, Config, Convictions, Coverage, CoverageMarks, Disputes, Doubts, Missed, OpenDisputes,
+    Pallet, PanelTallies, Panels, PrunedBefore, Seats, Standings, Verdicts, WeightInfo,
 };
 use frame_support::{traits::Get, weights::Weight};
 use sp_io::MultiRemovalResults;
@@ -15,8 +15,8 @@ impl<T: Config> Pallet<T> {
     /// Removes entries of the oldest epoch that nobody can claim any more. Takes at most half of what the block has left
     /// and at most [`Config::MaxPrunedPerBlock`] entries; returns what it used.
     pub(crate) fn prune(remaining: Weight) -> Weight {
-        let check = weights::prune_check::<T>();
-        let step = weights::prune_step::<T>();
+        let check = T::WeightInfo::prune(0);
+        let step = T::WeightInfo::prune(1).saturating_sub(check);
         let Some(budget) = remaining.div(2).checked_sub(&check) else { return Weight::zero() };
         let affordable = budget.checked_div_per_component(&step).unwrap_or(0);
         let limit = u32::try_from(affordable).unwrap_or(u32::MAX).min(T::MaxPrunedPerBlock::get());
@@ -36,7 +36,7 @@ impl<T: Config> Pallet<T> {
     }
 
     /// Removes up to `limit` entries; returns how many, and whether none are left.
-    fn prune_epoch(epoch: EpochIndex, limit: u32) -> (u32, bool) {
+    pub(crate) fn prune_epoch(epoch: EpochIndex, limit: u32) -> (u32, bool) {
         let clear: [fn(EpochIndex, u32) -> MultiRemovalResults; 11] = [
             |epoch, limit| Verdicts::<T>::clear_prefix(epoch, limit, None),
             |epoch, limit| Seats::<T>::clear_prefix(epoch, limit, None),

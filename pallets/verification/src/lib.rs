@@ -66,6 +66,9 @@
 
 extern crate alloc;
 
+#[cfg(feature = "runtime-benchmarks")]
+mod benchmarking;
+pub mod cost;
 mod court;
 mod coverage;
 mod disputes;
@@ -90,17 +93,19 @@ pub use types::{
     Accuser, Boundary, Conviction, CoverageMark, CoverageState, Dispute, DisputeStatus, Member, Panel,
     PanelTally, Refusal, Seat, VerdictRecord,
 };
+pub use weights::WeightInfo;
 
 /// The pallet.
 #[allow(clippy::borrowed_box, reason = "a fee rule takes the arguments as the call does")]
 #[frame_support::pallet]
 pub mod pallet {
     use crate::{
+        cost::{self, Shape},
         types::{
             Accuser, Accusers, Boundary, CommitBatch, Conviction, CoverageMark, CoverageState, Dispute,
             Panel, PanelTally, Refusal, RevealBatch, Seat, VerdictBatch, VerdictRecord,
         },
-        weights,
+        WeightInfo,
     };
     use alloc::boxed::Box;
     use frame_support::{pallet_prelude::*, traits::fungible};
@@ -154,6 +159,8 @@ pub mod pallet {
         /// Entries that a block prunes at most.
         #[pallet::constant]
         type MaxPrunedPerBlock: Get<u32>;
+        /// What calls and hooks cost.
+        type WeightInfo: WeightInfo;
     }
 
     /// The verdicts, by epoch, then inference and verifier.
@@ -466,15 +473,14 @@ pub mod pallet {
         /// For each item [`Event::VerdictSubmitted`] or [`Event::VerdictRefused`]; and what a verdict comes to:
         /// [`Event::DisputeOpened`], [`Event::Accused`], [`Event::Convicted`], [`Event::ReputationChanged`].
         #[pallet::call_index(0)]
-        #[pallet::weight(weights::submit_verdicts::<T>(items.len() as u32, 0, items.len() as u32))]
+        #[pallet::weight(cost::submit_verdicts::<T>(Shape::worst(items.len() as u32)))]
         #[pallet::feeless_if(|origin: &OriginFor<T>, items: &VerdictBatch| -> bool {
             !items.is_empty() && Pallet::<T>::is_worker(origin)
         })]
         pub fn submit_verdicts(origin: OriginFor<T>, items: VerdictBatch) -> DispatchResultWithPostInfo {
             let host = Self::ensure_worker(origin)?;
-            let done = Self::do_submit(&host, &items);
-            let refused = (items.len() as u32).saturating_sub(done.taken);
-            Ok(Some(weights::submit_verdicts::<T>(done.taken, refused, done.disputes)).into())
+            let shape = Self::do_submit(&host, &items);
+            Ok(Some(cost::submit_verdicts::<T>(shape)).into())
         }
 
         /// Shows that an executor lied. The chain judges the proof itself.
@@ -494,7 +500,7 @@ pub mod pallet {
         /// ## Events
         /// [`Event::FraudProven`], [`Event::ReputationChanged`], [`Event::Convicted`]; or [`Event::FraudUnproven`].
         #[pallet::call_index(1)]
-        #[pallet::weight(weights::prove_fraud::<T>())]
+        #[pallet::weight(cost::prove_fraud::<T>())]
         #[pallet::feeless_if(|origin: &OriginFor<T>, proof: &Box<FraudProof>| -> bool {
             Pallet::<T>::is_true_proof(origin, proof)
         })]
@@ -517,7 +523,7 @@ pub mod pallet {
         /// ## Events
         /// For each item [`Event::VerdictCommitted`] or [`Event::VerdictRefused`].
         #[pallet::call_index(2)]
-        #[pallet::weight(weights::commit_verdicts::<T>(items.len() as u32))]
+        #[pallet::weight(cost::commit_verdicts::<T>(items.len() as u32))]
         #[pallet::feeless_if(|origin: &OriginFor<T>, items: &CommitBatch| -> bool {
             Pallet::<T>::ensure_worker(origin.clone()).is_ok_and(|host| Pallet::<T>::may_commit(&host, items))
         })]
@@ -544,14 +550,14 @@ pub mod pallet {
         /// [`Event::VerdictRefused`]. And what it decides: [`Event::DisputeSettled`], [`Event::Convicted`],
         /// [`Event::Accused`], [`Event::ReputationChanged`].
         #[pallet::call_index(3)]
-        #[pallet::weight(weights::reveal_verdicts::<T>(items.len() as u32, items.len() as u32))]
+        #[pallet::weight(cost::reveal_verdicts::<T>(Shape::worst(items.len() as u32)))]
         #[pallet::feeless_if(|origin: &OriginFor<T>, items: &RevealBatch| -> bool {
             Pallet::<T>::ensure_worker(origin.clone()).is_ok_and(|host| Pallet::<T>::may_reveal(&host, items))
         })]
         pub fn reveal_verdicts(origin: OriginFor<T>, items: RevealBatch) -> DispatchResultWithPostInfo {
             let host = Self::ensure_worker(origin)?;
-            let disputes = Self::do_reveal(&host, &items);
-            Ok(Some(weights::reveal_verdicts::<T>(items.len() as u32, disputes)).into())
+            let shape = Self::do_reveal(&host, &items);
+            Ok(Some(cost::reveal_verdicts::<T>(shape)).into())
         }
     }
 }

@@ -83,6 +83,7 @@ impl pallet_verification::Config for Test {
     // Two disputes of two seats.
     type MaxSeatsPerBlock = ConstU32<20>;
     type MaxPrunedPerBlock = ConstU32<8>;
+    type WeightInfo = crate::weights::SubstrateWeight<Test>;
 }
 
 /// The other pallets.

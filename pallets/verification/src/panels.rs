@@ -4,9 +4,10 @@
 //! end of one. A block works off as much of it as [`Config::MaxSeatsPerBlock`] allows; what is left is done in the next one.
 
 use crate::{
+    cost::{self, AgendaWork, Shape},
     types::{Boundary, Dispute, DisputeStatus, Member, Panel, PanelTally, Refusal, Seat, MAX_PANEL},
     verdicts::{judge_outcome, Frame, Juries},
-    weights, Agenda, AgendaFrom, Config, Disputes, Event, LastBoundary, Pallet, PanelTallies, Panels, Seats,
+    Agenda, AgendaFrom, Config, Disputes, Event, LastBoundary, Pallet, PanelTallies, Panels, Seats,
     VerdictRecord, Verdicts,
 };
 use alloc::vec::Vec;
@@ -52,7 +53,7 @@ impl<T: Config> Pallet<T> {
     pub(crate) fn work_off_agenda() -> Weight {
         let boundary = LastBoundary::<T>::get();
         let mut left = T::MaxSeatsPerBlock::get();
-        let (mut disputes, mut seats) = (0u32, 0u32);
+        let mut done = AgendaWork::default();
         let mut juries = Juries::default();
         let first = AgendaFrom::<T>::get();
         let mut from = first;
@@ -60,9 +61,13 @@ impl<T: Config> Pallet<T> {
             match Agenda::<T>::iter_key_prefix(from).next() {
                 Some(id) => {
                     Agenda::<T>::remove(from, id);
-                    let looked_at = Self::proceed(id, &boundary, &mut juries);
-                    disputes = disputes.saturating_add(1);
-                    seats = seats.saturating_add(looked_at);
+                    let AgendaWork { drawn, closed, .. } = Self::proceed(id, &boundary, &mut juries);
+                    done = AgendaWork {
+                        disputes: done.disputes.saturating_add(1),
+                        drawn: done.drawn.saturating_add(drawn),
+                        closed: done.closed.saturating_add(closed),
+                    };
+                    let looked_at = drawn.saturating_add(closed);
                     left = left.saturating_sub(looked_at.saturating_add(DISPUTE_SEATS));
                 }
                 None => from = from.saturating_add(1),
@@ -71,22 +76,25 @@ impl<T: Config> Pallet<T> {
         if from != first {
             AgendaFrom::<T>::put(from);
         }
-        weights::agenda::<T>(disputes, seats)
+        cost::agenda::<T>(done)
     }
 
     /// Takes a dispute one step further; returns the seats that were looked at.
-    fn proceed(id: InferenceId, boundary: &Boundary, juries: &mut Juries) -> u32 {
-        let Some(dispute) = Disputes::<T>::get(id.epoch, id.index) else { return 0 };
+    fn proceed(id: InferenceId, boundary: &Boundary, juries: &mut Juries) -> AgendaWork {
+        let nothing = AgendaWork::default();
+        let Some(dispute) = Disputes::<T>::get(id.epoch, id.index) else { return nothing };
         if !Self::takes_verdicts(id.epoch) {
             // The claims are over, and nobody could speak any more.
             if dispute.status.is_open() {
                 Self::settle(id, &dispute, true, false);
             }
-            return 0;
+            return nothing;
         }
         match dispute.status {
-            DisputeStatus::Waiting => Self::draw_panel(id, &dispute, boundary, juries),
-            _ => Self::close_panel(id, &dispute, boundary),
+            DisputeStatus::Waiting => {
+                AgendaWork { drawn: Self::draw_panel(id, &dispute, boundary, juries), ..nothing }
+            }
+            _ => AgendaWork { closed: Self::close_panel(id, &dispute, boundary), ..nothing },
         }
     }
 
@@ -227,21 +235,26 @@ impl<T: Config> Pallet<T> {
         Ok((panel, tally))
     }
 
-    /// Takes what it can of the reveals; returns how many of them decided a dispute, or accused.
-    pub(crate) fn do_reveal(host: &AccountId, items: &[PanelReveal]) -> u32 {
+    /// Takes what it can of the reveals.
+    pub(crate) fn do_reveal(host: &AccountId, items: &[PanelReveal]) -> Shape {
         let frame = Frame { verifier: host, now: Self::now() };
         let mut juries = Juries::default();
-        let mut disputes = 0u32;
+        let mut shape = Shape::default();
         for item in items {
             match Self::admit_reveal(&frame, &mut juries, item) {
                 Ok(revealed) => {
-                    let settled = Self::take_reveal(&frame, &mut juries, item, revealed);
-                    disputes = disputes.saturating_add(settled.into());
+                    let dearer = Self::take_reveal(&frame, &mut juries, item, revealed);
+                    shape.taken = shape.taken.saturating_add(1);
+                    shape.dearer = shape.dearer.saturating_add(dearer.into());
                 }
-                Err(reason) => Self::deposit_event(Event::VerdictRefused { id: item.inference, reason }),
+                Err(reason) => {
+                    shape.refused = shape.refused.saturating_add(1);
+                    Self::deposit_event(Event::VerdictRefused { id: item.inference, reason });
+                }
             }
         }
-        disputes
+        shape.juries = juries.len();
+        shape
     }
 
     fn admit_reveal(frame: &Frame, juries: &mut Juries, item: &PanelReveal) -> Result<Revealed, Refusal> {

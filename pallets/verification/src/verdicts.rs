@@ -1,6 +1,7 @@
 //! How a verdict is checked, judged and counted.
 
 use crate::{
+    cost::Shape,
     suspicion::Judged,
     types::{Refusal, VerdictRecord},
     Config, Error, Event, Pallet, Verdicts,
@@ -16,15 +17,6 @@ use starling_primitives::{
     verdict::{Figures, Outcome, Verdict, DISTANCE_CLIP, MARGIN_CLIP},
     AccountId, BlockNumber, EpochIndex, InferenceId, ProfileId, Work,
 };
-
-/// What a batch came to.
-#[derive(Default)]
-pub(crate) struct Submitted {
-    /// Verdicts taken.
-    pub(crate) taken: u32,
-    /// Disputes opened, and accusations.
-    pub(crate) disputes: u32,
-}
 
 /// The hosts that may judge a profile's inferences in an epoch, sorted by account.
 pub(crate) struct Jury {
@@ -63,6 +55,11 @@ impl Jury {
 pub(crate) struct Juries(Vec<Jury>);
 
 impl Juries {
+    /// How many were loaded.
+    pub(crate) fn len(&self) -> u32 {
+        self.0.len() as u32
+    }
+
     pub(crate) fn of<T: Config>(&mut self, epoch: EpochIndex, profile: ProfileId) -> Option<&Jury> {
         let known = self.0.iter().position(|jury| (jury.epoch, jury.profile) == (epoch, profile));
         let position = match known {
@@ -105,23 +102,27 @@ impl<T: Config> Pallet<T> {
     }
 
     /// Takes what it can of the batch.
-    pub(crate) fn do_submit(verifier: &AccountId, items: &[Verdict]) -> Submitted {
+    pub(crate) fn do_submit(verifier: &AccountId, items: &[Verdict]) -> Shape {
         let frame = Frame { verifier, now: Self::now() };
         let mut juries = Juries::default();
-        let mut submitted = Submitted::default();
+        let mut shape = Shape::default();
         for item in items {
             let id = item.inference;
             match Self::admit(&frame, &mut juries, item) {
                 Ok(Admitted { record, verdict }) => {
                     let accused = Self::keep(&frame, &mut juries, id, &record, verdict);
                     let opened = !verdict.passed && Self::open_dispute(id, &record, verifier);
-                    submitted.taken = submitted.taken.saturating_add(1);
-                    submitted.disputes = submitted.disputes.saturating_add((opened || accused).into());
+                    shape.taken = shape.taken.saturating_add(1);
+                    shape.dearer = shape.dearer.saturating_add((opened || accused).into());
                 }
-                Err(reason) => Self::deposit_event(Event::VerdictRefused { id, reason }),
+                Err(reason) => {
+                    shape.refused = shape.refused.saturating_add(1);
+                    Self::deposit_event(Event::VerdictRefused { id, reason });
+                }
             }
         }
-        submitted
+        shape.juries = juries.len();
+        shape
     }
 
     fn admit(frame: &Frame, juries: &mut Juries, item: &Verdict) -> Result<Admitted, Refusal> {

@@ -1,78 +1,156 @@
-//! What calls and hooks cost: explicit estimates of computation plus database accesses.
+//! Weights of `pallet_verification`, measured. Made by `scripts/benchmark-weights`; what is changed here by hand is lost.
+//!
+//! 20 points on each line, 10 repetitions of each, in WASM, by the processor's time.
+//!
+//! Reads and writes are priced by the runtime's database; a chain of its own has no bound on the size of proofs.
 
-use crate::Config;
+use core::marker::PhantomData;
 use frame_support::{traits::Get, weights::Weight};
 
-/// Judging, counting, two events.
-const VERDICT_REF_TIME: u64 = 20_000_000;
-
-/// `submit_verdicts`: clock, host, profiles and weights once; record, verdict and dispute of each item are read, verdict,
-/// record and the verifier's running product (of two epochs) written, and for the few that open a dispute, or accuse, also
-/// dispute, agenda, accusers, host, reputation and conviction.
-pub fn submit_verdicts<T: Config>(taken: u32, refused: u32, disputes: u32) -> Weight {
-    let db = T::DbWeight::get();
-    Weight::from_parts(40_000_000, 0)
-        .saturating_add(db.reads(8))
-        .saturating_add(
-            Weight::from_parts(VERDICT_REF_TIME, 0).saturating_mul(taken.saturating_add(refused).into()),
-        )
-        .saturating_add(db.reads_writes(6, 5).saturating_mul(taken.into()))
-        .saturating_add(db.reads(4).saturating_mul(refused.into()))
-        .saturating_add(settlement::<T>().saturating_mul(disputes.into()))
+/// What calls and the steps of hooks cost.
+pub trait WeightInfo {
+    /// `accuse`, `a` in `0..=998`.
+    fn accuse(a: u32) -> Weight;
+    /// `agenda`, `n` in `0..=64`.
+    fn agenda(n: u32) -> Weight;
+    /// `close_panels`, `n` in `0..=2`.
+    fn close_panels(n: u32) -> Weight;
+    /// `commit_refused`, `n` in `1..=256`.
+    fn commit_refused(n: u32) -> Weight;
+    /// `commit_verdicts`, `n` in `1..=256`.
+    fn commit_verdicts(n: u32) -> Weight;
+    /// `coverage`.
+    fn coverage() -> Weight;
+    /// `draw_panels`, `n` in `0..=2`.
+    fn draw_panels(n: u32) -> Weight;
+    /// `prove_fraud`, `w` in `1..=32`.
+    fn prove_fraud(w: u32) -> Weight;
+    /// `prune`, `n` in `0..=200`.
+    fn prune(n: u32) -> Weight;
+    /// `reveal_deciding`, `n` in `1..=256`.
+    fn reveal_deciding(n: u32) -> Weight;
+    /// `reveal_refused`, `n` in `1..=256`.
+    fn reveal_refused(n: u32) -> Weight;
+    /// `reveal_verdicts`, `n` in `1..=256`.
+    fn reveal_verdicts(n: u32) -> Weight;
+    /// `submit_failing`, `n` in `1..=256`.
+    fn submit_failing(n: u32) -> Weight;
+    /// `submit_profiles`, `p` in `1..=256`.
+    fn submit_profiles(p: u32) -> Weight;
+    /// `submit_refused`, `n` in `1..=256`.
+    fn submit_refused(n: u32) -> Weight;
+    /// `submit_verdicts`, `n` in `1..=256`.
+    fn submit_verdicts(n: u32) -> Weight;
 }
 
-/// `commit_verdicts`: panel, tally and seat of each item; looked at by the fee rule, too.
-pub fn commit_verdicts<T: Config>(items: u32) -> Weight {
-    let db = T::DbWeight::get();
-    Weight::from_parts(40_000_000, 0).saturating_add(db.reads(8)).saturating_add(
-        Weight::from_parts(VERDICT_REF_TIME, 0)
-            .saturating_add(db.reads_writes(6, 2))
-            .saturating_mul(items.into()),
-    )
-}
+/// The measured weights.
+#[derive(Debug)]
+pub struct SubstrateWeight<T>(PhantomData<T>);
 
-/// `reveal_verdicts`: as a verdict, with panel, tally and seat, twice for the fee rule; and the settlements.
-pub fn reveal_verdicts<T: Config>(items: u32, disputes: u32) -> Weight {
-    submit_verdicts::<T>(items, 0, disputes)
-        .saturating_add(commit_verdicts::<T>(items))
-        .saturating_add(T::DbWeight::get().reads(4).saturating_mul(items.into()))
-}
+impl<T: frame_system::Config> WeightInfo for SubstrateWeight<T> {
+    fn accuse(a: u32) -> Weight {
+        Weight::from_parts(45427763, 0)
+            .saturating_add(T::DbWeight::get().reads_writes(12, 6))
+            .saturating_add(Weight::from_parts(386072, 0).saturating_mul(a.into()))
+    }
 
-/// Signature check and replay of one window, 32 tokens of 20 candidates: 0.43 ms in WASM on a shared core of the class that
-/// the runtime's example `fraud` was run on; more than twice that.
-const JUDGE_REF_TIME: u64 = 1_000_000_000;
+    fn agenda(n: u32) -> Weight {
+        Weight::from_parts(8613000, 0)
+            .saturating_add(T::DbWeight::get().reads_writes(5, 2))
+            .saturating_add(Weight::from_parts(29395308, 0).saturating_mul(n.into()))
+            .saturating_add(T::DbWeight::get().reads_writes(3, 3).saturating_mul(n.into()))
+    }
 
-/// `prove_fraud`: judged twice, because what is free of fees must be known before; then the settlement, the panel that is
-/// dissolved, and what the deposit takes.
-pub fn prove_fraud<T: Config>() -> Weight {
-    Weight::from_parts(JUDGE_REF_TIME, 0)
-        .saturating_mul(2)
-        .saturating_add(T::DbWeight::get().reads_writes(13, 7))
-        .saturating_add(settlement::<T>())
-}
+    fn close_panels(n: u32) -> Weight {
+        Weight::from_parts(12408152, 0)
+            .saturating_add(T::DbWeight::get().reads_writes(3, 1))
+            .saturating_add(Weight::from_parts(3927472881, 0).saturating_mul(n.into()))
+            .saturating_add(T::DbWeight::get().reads_writes(909, 605).saturating_mul(n.into()))
+    }
 
-/// Opening or closing one dispute.
-pub fn settlement<T: Config>() -> Weight {
-    Weight::from_parts(60_000_000, 0).saturating_add(T::DbWeight::get().reads_writes(10, 12))
-}
+    fn commit_refused(n: u32) -> Weight {
+        Weight::from_parts(44206957, 0)
+            .saturating_add(T::DbWeight::get().reads_writes(2, 0))
+            .saturating_add(Weight::from_parts(10187525, 0).saturating_mul(n.into()))
+            .saturating_add(T::DbWeight::get().reads_writes(3, 0).saturating_mul(n.into()))
+    }
 
-/// Working off the agenda: each dispute's step (a panel is drawn, or over; at worst it is settled), and each seat of its
-/// panel, which is drawn (the host's key, its place in the draw) or found silent (its reputation).
-pub fn agenda<T: Config>(disputes: u32, seats: u32) -> Weight {
-    let db = T::DbWeight::get();
-    let seat = Weight::from_parts(30_000_000, 0).saturating_add(db.reads_writes(4, 2));
-    Weight::from_parts(10_000_000, 0)
-        .saturating_add(db.reads_writes(3, 1))
-        .saturating_add(settlement::<T>().saturating_mul(disputes.into()))
-        .saturating_add(seat.saturating_mul(seats.into()))
-}
+    fn commit_verdicts(n: u32) -> Weight {
+        Weight::from_parts(73259299, 0)
+            .saturating_add(T::DbWeight::get().reads_writes(4, 0))
+            .saturating_add(Weight::from_parts(16326813, 0).saturating_mul(n.into()))
+            .saturating_add(T::DbWeight::get().reads_writes(3, 2).saturating_mul(n.into()))
+    }
 
-/// Looking for something to prune.
-pub fn prune_check<T: Config>() -> Weight {
-    Weight::from_parts(10_000_000, 0).saturating_add(T::DbWeight::get().reads_writes(3, 1))
-}
+    fn coverage() -> Weight {
+        Weight::from_parts(33219000, 0).saturating_add(T::DbWeight::get().reads_writes(6, 5))
+    }
 
-/// Removing one entry.
-pub fn prune_step<T: Config>() -> Weight {
-    Weight::from_parts(2_000_000, 0).saturating_add(T::DbWeight::get().reads_writes(1, 1))
+    fn draw_panels(n: u32) -> Weight {
+        Weight::from_parts(155178355, 0)
+            .saturating_add(T::DbWeight::get().reads_writes(20, 1))
+            .saturating_add(Weight::from_parts(5349596389, 0).saturating_mul(n.into()))
+            .saturating_add(T::DbWeight::get().reads_writes(552, 4).saturating_mul(n.into()))
+    }
+
+    fn prove_fraud(w: u32) -> Weight {
+        Weight::from_parts(277323784, 0)
+            .saturating_add(T::DbWeight::get().reads_writes(19, 12))
+            .saturating_add(Weight::from_parts(4526381, 0).saturating_mul(w.into()))
+    }
+
+    fn prune(n: u32) -> Weight {
+        Weight::from_parts(24342413, 0)
+            .saturating_add(Weight::from_parts(877211, 0).saturating_mul(n.into()))
+            .saturating_add(T::DbWeight::get().reads_writes(1, 1).saturating_mul(n.into()))
+    }
+
+    fn reveal_deciding(n: u32) -> Weight {
+        Weight::from_parts(250223000, 0)
+            .saturating_add(T::DbWeight::get().reads_writes(12, 6))
+            .saturating_add(Weight::from_parts(135084971, 0).saturating_mul(n.into()))
+            .saturating_add(T::DbWeight::get().reads_writes(12, 10).saturating_mul(n.into()))
+    }
+
+    fn reveal_refused(n: u32) -> Weight {
+        Weight::from_parts(33480115, 0)
+            .saturating_add(T::DbWeight::get().reads_writes(4, 0))
+            .saturating_add(Weight::from_parts(16063863, 0).saturating_mul(n.into()))
+            .saturating_add(T::DbWeight::get().reads_writes(4, 0).saturating_mul(n.into()))
+    }
+
+    fn reveal_verdicts(n: u32) -> Weight {
+        Weight::from_parts(34416014, 0)
+            .saturating_add(T::DbWeight::get().reads_writes(6, 0))
+            .saturating_add(Weight::from_parts(49487769, 0).saturating_mul(n.into()))
+            .saturating_add(T::DbWeight::get().reads_writes(8, 6).saturating_mul(n.into()))
+    }
+
+    fn submit_failing(n: u32) -> Weight {
+        Weight::from_parts(115051000, 0)
+            .saturating_add(T::DbWeight::get().reads_writes(7, 1))
+            .saturating_add(Weight::from_parts(31346010, 0).saturating_mul(n.into()))
+            .saturating_add(T::DbWeight::get().reads_writes(3, 4).saturating_mul(n.into()))
+    }
+
+    fn submit_profiles(p: u32) -> Weight {
+        Weight::from_parts(5982382736, 0)
+            .saturating_add(T::DbWeight::get().reads_writes(1283, 512))
+            .saturating_add(Weight::from_parts(17871131, 0).saturating_mul(p.into()))
+            .saturating_add(T::DbWeight::get().reads_writes(2, 0).saturating_mul(p.into()))
+    }
+
+    fn submit_refused(n: u32) -> Weight {
+        Weight::from_parts(27881972, 0)
+            .saturating_add(T::DbWeight::get().reads_writes(5, 0))
+            .saturating_add(Weight::from_parts(9113185, 0).saturating_mul(n.into()))
+            .saturating_add(T::DbWeight::get().reads_writes(3, 0).saturating_mul(n.into()))
+    }
+
+    fn submit_verdicts(n: u32) -> Weight {
+        Weight::from_parts(121582000, 0)
+            .saturating_add(T::DbWeight::get().reads_writes(5, 0))
+            .saturating_add(Weight::from_parts(25882533, 0).saturating_mul(n.into()))
+            .saturating_add(T::DbWeight::get().reads_writes(5, 4).saturating_mul(n.into()))
+    }
 }

@@ -134,4 +134,5 @@ impl pallet_authorities::Config for Runtime {
     type Court = Verification;
     type MaxPlanned = ConstU32<MAX_AUTHORITIES>;
     type KeptSessions = ConstU32<KEPT_SESSIONS>;
+    type WeightInfo = pallet_authorities::weights::SubstrateWeight<Runtime>;
 }

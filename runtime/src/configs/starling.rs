@@ -5,7 +5,6 @@ use codec::Encode;
 use frame_support::{
     parameter_types,
     traits::{ConstU32, Contains, Get},
-    weights::Weight,
     PalletId,
 };
 use sp_consensus_babe::digests::CompatibleDigestItem;
@@ -36,13 +35,10 @@ parameter_types! {
     pub const FraudDeposit: Balance = FRAUD_DEPOSIT;
     pub const DepositPallet: PalletId = PalletId(*b"strl/dep");
     pub const PotPallet: PalletId = PalletId(*b"strl/pot");
-    /// The weights of a full network are computed within a quarter of a block.
-    pub const BoundaryWeight: Weight = configs::MAXIMUM_BLOCK_WEIGHT.saturating_div(4).set_proof_size(0);
 }
 
 impl pallet_epochs::Config for Runtime {
     type Hooks = hooks::Boundaries;
-    type BoundaryWeight = BoundaryWeight;
     type WeightInfo = pallet_epochs::weights::SubstrateWeight<Runtime>;
 }
 
@@ -85,6 +81,7 @@ impl pallet_beacon::Config for Runtime {
     type BlockRandomness = AuthorRandomness;
     type MaxContributions = ConstU32<MAX_HOSTS>;
     type MaxPrunedPerBlock = ConstU32<PRUNED_PER_BLOCK>;
+    type WeightInfo = pallet_beacon::weights::SubstrateWeight<Runtime>;
 }
 
 impl pallet_sprint::Config for Runtime {
@@ -98,6 +95,7 @@ impl pallet_sprint::Config for Runtime {
     // Commitments times voters is what the first block of an epoch reads at most.
     type MaxVoters = ConstU32<32>;
     type MaxPrunedPerBlock = ConstU32<PRUNED_PER_BLOCK>;
+    type WeightInfo = pallet_sprint::weights::SubstrateWeight<Runtime>;
 }
 
 impl pallet_attendance::Config for Runtime {
@@ -120,6 +118,7 @@ impl pallet_inference::Config for Runtime {
     type MinDeposit = MinDeposit;
     type MaxDelegations = ConstU32<64>;
     type MaxPrunedPerBlock = ConstU32<PRUNED_PER_BLOCK>;
+    type WeightInfo = pallet_inference::weights::SubstrateWeight<Runtime>;
 }
 
 impl pallet_verification::Config for Runtime {
@@ -136,6 +135,7 @@ impl pallet_verification::Config for Runtime {
     type SecondPanel = ConstU32<SECOND_PANEL>;
     type MaxSeatsPerBlock = ConstU32<512>;
     type MaxPrunedPerBlock = ConstU32<PRUNED_PER_BLOCK>;
+    type WeightInfo = pallet_verification::weights::SubstrateWeight<Runtime>;
 }
 
 impl pallet_rewards::Config for Runtime {
@@ -150,6 +150,7 @@ impl pallet_rewards::Config for Runtime {
     type Inferences = Inference;
     type PalletId = PotPallet;
     type MaxPrunedPerBlock = ConstU32<PRUNED_PER_BLOCK>;
+    type WeightInfo = pallet_rewards::weights::SubstrateWeight<Runtime>;
 }
 
 /// The calls that hosts owe, and may make for free where they do.

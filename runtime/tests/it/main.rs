@@ -14,3 +14,4 @@ mod governance;
 mod panels;
 mod state;
 mod upgrade;
+mod weights;

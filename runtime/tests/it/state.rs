@@ -97,12 +97,9 @@ fn leave_an_epoch(host: &AccountId, epoch: EpochIndex, voters: u32) {
     pallet_beacon::Contributions::<Runtime>::insert(epoch, host, contribution);
     let commitment = SprintCommitment { root: H256::zero(), count: 1 };
     pallet_sprint::Commitments::<Runtime>::insert(epoch, (0, host), commitment);
-    let voter = |index: u32| Voter { verifier: AccountId::new([index as u8; 32]), weight: 1 };
+    let verdict = SprintVerdict { checked: 1, failed: 0, fabricated: false };
+    let voter = |index: u32| Voter { verifier: AccountId::new([index as u8; 32]), weight: 1, verdict };
     let voters: Vec<Voter> = (0..voters).map(voter).collect();
-    for Voter { verifier, .. } in &voters {
-        let verdict = SprintVerdict { checked: 1, failed: 0, fabricated: false };
-        pallet_sprint::Verdicts::<Runtime>::insert(epoch, (0, host, verifier), verdict);
-    }
     pallet_sprint::Voters::<Runtime>::insert(epoch, (0, host), BoundedVec::truncate_from(voters));
     pallet_rewards::Fees::<Runtime>::insert(epoch, host, 1);
     pallet_rewards::Claimed::<Runtime>::insert(epoch, host, pallet_rewards::Due::default());

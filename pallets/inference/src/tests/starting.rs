@@ -230,12 +230,12 @@ fn nobody_has_weight_in_the_first_epoch() {
 #[test]
 fn a_batch_costs_what_it_touches() {
     ExtBuilder::default().build_and_execute(|| {
-        use crate::weights::{start, StartShape};
+        use crate::cost::{start, StartShape};
         let same: Vec<_> = (0..4).map(|n| ask(n).started()).collect();
-        assert_eq!(StartShape::of(&same), StartShape { taken: 4, refused: 0, accounts: 1 });
+        assert_eq!(StartShape::of(&same), StartShape { taken: 4, refused: 0, accounts: 1, draws: 1 });
         let by_key = Ask { signer: "Key", ..ask(4) }.started();
         let shape = StartShape::of(&[same, vec![by_key]].concat());
-        assert_eq!(shape, StartShape { taken: 5, refused: 0, accounts: 2 });
+        assert_eq!(shape, StartShape { taken: 5, refused: 0, accounts: 2, draws: 1 });
         assert!(start::<Test>(shape.with_taken(3)).all_lte(start::<Test>(shape)));
     });
 }
