@@ -232,12 +232,9 @@ async fn every_answer_is_settled(
 async fn everybody_claims(network: &Network, chain: &ChainClient, epoch: EpochIndex) -> Result<()> {
     poll::until("all four claims", EPOCHS, || async {
         let view = chain.finalized()?;
-        for host in 0..HOST_NAMES.len() {
-            ensure!(
-                view.has_claimed(epoch, &network.account(host)?).await?,
-                "{} has not claimed epoch {epoch}",
-                HOST_NAMES[host]
-            );
+        for (host, name) in HOST_NAMES.iter().enumerate() {
+            let claimed = view.has_claimed(epoch, &network.account(host)?).await?;
+            ensure!(claimed, "{name} has not claimed epoch {epoch}");
         }
         Ok(Some(()))
     })

@@ -315,6 +315,9 @@ fn forged_proofs_convict_nobody() {
             let mut blocks = accused.makes_two_blocks(2, slot());
             blocks.second_header = accused.sealed(2, slot() + 1, 2);
             assert_eq!(apply(babe_report(blocks, accused.owns_babe_key())), invalid_blocks);
+        });
+        // A block has room for four reports.
+        block_with(|| {
             // A slot of another session.
             let blocks = accused.makes_two_blocks(2, slot() + 100);
             let other_session = Ok(Err(pallet_babe::Error::<Runtime>::InvalidKeyOwnershipProof.into()));
@@ -327,7 +330,10 @@ fn forged_proofs_convict_nobody() {
             // One vote, twice; another set's votes; a set that there is not.
             let owns = accused.owns_grandpa_key();
             let votes = accused.votes_for(7, set_id, [1, 1]);
-            assert_eq!(apply(grandpa_report(votes, owns.clone())), invalid_votes);
+            assert_eq!(apply(grandpa_report(votes, owns)), invalid_votes);
+        });
+        block_with(|| {
+            let owns = accused.owns_grandpa_key();
             let votes = accused.votes_for(7, set_id - 1, [1, 2]);
             assert_eq!(apply(grandpa_report(votes, owns.clone())), invalid_votes);
             let votes = accused.votes_for(7, set_id + 1, [1, 2]);
