@@ -340,9 +340,9 @@ fn time_to_prune(count: u32) -> std::time::Duration {
 /// Each item costs the same, however many the block has pruned before: that is what weights say.
 #[test]
 fn pruning_takes_time_by_the_number_of_items() {
-    let [few, many] = [500, 4_000].map(time_to_prune);
-    // Eight times as long; 64 times, if each item had to pass all before it.
-    assert!(many < few * 24, "{few:?} for 500, {many:?} for 4,000");
+    let [few, many] = [500, 8_000].map(time_to_prune);
+    // Sixteen times as long, whatever else the machine does; 256 times, if each item had to pass all before it.
+    assert!(many < few * 80, "{few:?} for 500, {many:?} for 8,000");
 }
 
 #[test]
