@@ -1,18 +1,13 @@
 //! Tests of the beacon.
 
-use crate::{
-    mock::*, types::Contribution, Contributions, CoverageDrawn, Error, Event, FinalAt, PrunedTo, Seeds,
-    Tallies,
-};
+use crate::{mock::*, CoverageDrawn, Error, Event, FinalAt, PrunedTo, Seeds, Tallies};
 use frame_support::{assert_noop, assert_ok, dispatch::CheckIfFeeless, traits::Hooks, weights::Weight};
 use proptest::prelude::*;
 use starling_math::clock;
 use starling_primitives::{
-    hashing::hash_of,
-    schedule::EpochState,
     traits::{Beacon as _, Round},
     vrf::VrfProof,
-    AccountId, EpochIndex, H256,
+    EpochIndex, H256,
 };
 
 fn origin(id: u8) -> RuntimeOrigin {
@@ -292,37 +287,6 @@ fn old_rounds_are_pruned_in_bounded_steps() {
         assert!(!Beacon::withheld(0, &host(0)), "what is pruned is not held against anybody");
         assert!(Beacon::seed(Round::Epoch(1)).is_some() && Beacon::seed(Round::Claim(1)).is_some());
     });
-}
-
-/// The shortest of some runs.
-fn time_to_prune(count: u32) -> std::time::Duration {
-    let run = |_| {
-        let mut time = std::time::Duration::ZERO;
-        ExtBuilder::default().weights(&[1]).build_and_execute(|| {
-            for index in 0..count {
-                let host = AccountId::new(hash_of(b"host", &index).0);
-                let contribution = Contribution { output: H256::zero(), weight: 0 };
-                Contributions::<Test>::insert(0, host, contribution);
-            }
-            let current = Current::get();
-            Current::set(EpochState { index: 3, ..current });
-            let start = std::time::Instant::now();
-            assert_eq!(Beacon::prune_steps(count), count);
-            time = start.elapsed();
-            assert_eq!(Contributions::<Test>::iter_prefix(0).count(), 0);
-            Current::set(current);
-        });
-        time
-    };
-    (0..3).map(run).min().unwrap()
-}
-
-/// Each item costs the same, however many the block has pruned before: that is what weights say.
-#[test]
-fn pruning_takes_time_by_the_number_of_items() {
-    let [few, many] = [500, 8_000].map(time_to_prune);
-    // Sixteen times as long, whatever else the machine does; 256 times, if each item had to pass all before it.
-    assert!(many < few * 80, "{few:?} for 500, {many:?} for 8,000");
 }
 
 fn epoch_of(round: Round) -> EpochIndex {

@@ -18,7 +18,6 @@ use starling_math::{
     emission::{due, epoch_emission},
 };
 use starling_primitives::{
-    hashing::hash_of,
     traits::{Beacon, EpochHooks, Pots as _, Round},
     vrf::VrfProof,
     AccountId, Balance, EpochIndex, TOKEN,
@@ -313,36 +312,6 @@ fn burned_epochs_are_pruned_in_bounded_steps() {
         assert_eq!(PrunedTo::<Test>::get(), 2);
         assert_eq!(Claimed::<Test>::iter().count(), 0);
     });
-}
-
-/// The shortest of some runs.
-fn time_to_prune(count: u32) -> std::time::Duration {
-    let run = |_| {
-        let mut time = std::time::Duration::ZERO;
-        ExtBuilder::default().weights(&[1]).build_and_execute(|| {
-            for index in 0..count {
-                let host = AccountId::new(hash_of(b"host", &index).0);
-                Fees::<Test>::insert(PrunedTo::<Test>::get(), host, 1);
-            }
-            let burned = BurnedTo::<Test>::get();
-            BurnedTo::<Test>::put(PrunedTo::<Test>::get() + 1);
-            let start = std::time::Instant::now();
-            assert_eq!(Rewards::prune_steps(count), count);
-            time = start.elapsed();
-            assert_eq!(Fees::<Test>::iter().count(), 0);
-            BurnedTo::<Test>::put(burned);
-        });
-        time
-    };
-    (0..3).map(run).min().unwrap()
-}
-
-/// Each item costs the same, however many the block has pruned before: that is what weights say.
-#[test]
-fn pruning_takes_time_by_the_number_of_items() {
-    let [few, many] = [500, 8_000].map(time_to_prune);
-    // Sixteen times as long, whatever else the machine does; 256 times, if each item had to pass all before it.
-    assert!(many < few * 80, "{few:?} for 500, {many:?} for 8,000");
 }
 
 #[test]

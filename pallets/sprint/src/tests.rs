@@ -13,7 +13,7 @@ use starling_primitives::{
     schedule::EpochState,
     sprint::{SprintCommitment, SprintVerdict, MAX_SPRINT_COUNT},
     traits::Weights,
-    AccountId, ProfileId, Work, PPM,
+    ProfileId, Work, PPM,
 };
 
 fn commit(id: u8, profile: ProfileId, count: u32) {
@@ -419,36 +419,6 @@ fn old_epochs_are_pruned_in_bounded_steps() {
         assert!(Sprint::hosts(1).is_empty() && !Sprint::hosts(2).is_empty());
         assert_eq!(ProfileWeights::<Test>::iter_prefix(1).count(), 0);
     });
-}
-
-/// The shortest of some runs.
-fn time_to_prune(count: u32) -> std::time::Duration {
-    let run = |_| {
-        let mut time = std::time::Duration::ZERO;
-        ExtBuilder::default().build_and_execute(|| {
-            for index in 0..count {
-                let prover = AccountId::new(starling_primitives::hashing::hash_of(b"prover", &index).0);
-                Voters::<Test>::insert(0, (0, prover), BoundedVec::default());
-            }
-            let current = Current::get();
-            Current::set(EpochState { index: 3, ..current });
-            let start = std::time::Instant::now();
-            assert_eq!(Sprint::prune_steps(count), count);
-            time = start.elapsed();
-            assert_eq!(Voters::<Test>::iter_prefix(0).count(), 0);
-            Current::set(current);
-        });
-        time
-    };
-    (0..3).map(run).min().unwrap()
-}
-
-/// Each item costs the same, however many the block has pruned before: that is what weights say.
-#[test]
-fn pruning_takes_time_by_the_number_of_items() {
-    let [few, many] = [500, 8_000].map(time_to_prune);
-    // Sixteen times as long, whatever else the machine does; 256 times, if each item had to pass all before it.
-    assert!(many < few * 80, "{few:?} for 500, {many:?} for 8,000");
 }
 
 proptest! {
