@@ -2,11 +2,11 @@
 //! (`starling_vllm.py`) has this node draw each token, so transcripts are made by the same code as from the engine's own
 //! models, constraints and penalties included.
 //!
-//! - [`source`]: the node's side of it, a [`TokenSource`](crate::source::TokenSource).
-//! - [`wire`], [`socket`]: what sampler and node say to each other.
-//! - [`api`]: what the node asks over HTTP: tokens to be written, and what the model says of a text.
-//! - [`supervisor`], [`process`], [`pulse`]: starts a server and starts it again, or watches one.
-//! - [`loader`]: from a model folder to a source.
+//! - `source`: the node's side of it, a [`TokenSource`](crate::source::TokenSource).
+//! - `wire`, `socket`: what sampler and node say to each other.
+//! - `api`: what the node asks over HTTP: tokens to be written, and what the model says of a text.
+//! - `supervisor`, `process`, `pulse`: starts a server and starts it again, or watches one.
+//! - `loader`: from a model folder to a source.
 
 mod api;
 mod loader;
