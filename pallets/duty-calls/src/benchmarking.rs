@@ -2,7 +2,7 @@
 
 use crate::*;
 use frame_benchmarking::{benchmarking::add_to_whitelist, v2::*};
-use frame_support::{traits::Hooks, weights::Weight};
+use frame_support::traits::Hooks;
 use starling_primitives::{
     benchmarking::{self as scene, Scene, EPOCH, HOSTS, START},
     traits::Hosts,
@@ -30,7 +30,8 @@ mod benches {
             let host =
                 T::Hosts::host_of(&scene::worker(0)).ok_or(BenchmarkError::Stop("the worker has a host"))?;
             let standing = Pallet::<T>::standing(&host);
-            taken = Pallet::<T>::take_room(&host, standing, Weight::from_parts(1, 0));
+            taken = Pallet::<T>::take_room(&host, standing, Usage { ref_time: 1, bytes: 1 });
+            Pallet::<T>::give_back(&host, Usage { ref_time: 1, bytes: 0 });
             let now = frame_system::Pallet::<T>::block_number();
             Pallet::<T>::on_finalize(now);
         }
