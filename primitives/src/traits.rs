@@ -165,8 +165,8 @@ pub trait Attendance {
     fn on_struck(epoch: EpochIndex, profile: ProfileId, executor: &AccountId);
     /// Whether the host answered so little of what it was drawn for that it has no share of the epoch's emission.
     fn is_absent(epoch: EpochIndex, host: &AccountId) -> bool;
-    /// The host claims the epoch: what is known of it is final.
-    fn on_claim(epoch: EpochIndex, host: &AccountId);
+    /// The host claims the epoch: what is known of it is final. Returns [`Self::is_absent`].
+    fn on_claim(epoch: EpochIndex, host: &AccountId) -> bool;
     /// Profiles that [`Self::is_absent`] looks at for an epoch: what it costs.
     fn profiles(epoch: EpochIndex) -> u32;
 }

@@ -16,7 +16,12 @@ impl<T: Config> Pallet<T> {
     /// The running product of the host's test after an epoch, as log2 in 1/256 bit, at most
     /// [`attendance::ABSENT`].
     pub fn doubt(epoch: EpochIndex, host: &AccountId) -> u32 {
-        let (known, sum) = match Self::last_doubt(epoch, host) {
+        Self::doubt_after(Self::last_doubt(epoch, host), epoch, host)
+    }
+
+    /// The same, given what [`Self::last_doubt`] found.
+    fn doubt_after(last: Option<(EpochIndex, u32)>, epoch: EpochIndex, host: &AccountId) -> u32 {
+        let (known, sum) = match last {
             Some((known, sum)) => (known.saturating_add(1), sum),
             None => (0, 0),
         };
@@ -80,14 +85,16 @@ impl<T: Config> Attendance for Pallet<T> {
         Self::doubt(epoch, host) >= attendance::ABSENT
     }
 
-    fn on_claim(epoch: EpochIndex, host: &AccountId) {
-        let doubt = Self::doubt(epoch, host);
-        if let Some((last, _)) = Self::last_doubt(epoch, host) {
+    fn on_claim(epoch: EpochIndex, host: &AccountId) -> bool {
+        let last = Self::last_doubt(epoch, host);
+        let doubt = Self::doubt_after(last, epoch, host);
+        if let Some((last, _)) = last {
             Doubts::<T>::remove(last, host);
         }
         if doubt > 0 {
             Doubts::<T>::insert(epoch, host, doubt);
         }
+        doubt >= attendance::ABSENT
     }
 
     fn profiles(epoch: EpochIndex) -> u32 {

@@ -212,7 +212,9 @@ impl Attendance for Mock {
     fn is_absent(_: EpochIndex, _: &AccountId) -> bool {
         false
     }
-    fn on_claim(_: EpochIndex, _: &AccountId) {}
+    fn on_claim(_: EpochIndex, _: &AccountId) -> bool {
+        false
+    }
     fn profiles(_: EpochIndex) -> u32 {
         1
     }

@@ -110,12 +110,11 @@ impl<T: Config> Pallet<T> {
         T::Currency::transfer(&Self::pots_account(), &host, total, Preservation::Preserve)?;
         Fees::<T>::remove(epoch, &host);
         Claimed::<T>::insert(epoch, &host, due);
-        if T::Attendance::is_absent(epoch, &host) {
+        if T::Attendance::on_claim(epoch, &host) {
             Self::deposit_event(Event::Absent { epoch, host: host.clone() });
         } else {
             T::Reputation::on_clean_epoch(&host, epoch);
         }
-        T::Attendance::on_claim(epoch, &host);
         Self::deposit_event(Event::Claimed { epoch, host, emission: due.emission, fees: due.fees });
         Ok(())
     }

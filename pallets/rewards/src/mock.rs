@@ -193,8 +193,9 @@ impl Attendance for Mock {
     fn is_absent(epoch: EpochIndex, host: &AccountId) -> bool {
         id_of(host).is_some_and(|id| Absent::get().contains(&(epoch, id)))
     }
-    fn on_claim(epoch: EpochIndex, host: &AccountId) {
+    fn on_claim(epoch: EpochIndex, host: &AccountId) -> bool {
         Attended::mutate(|attended| attended.push((host.clone(), epoch)));
+        Self::is_absent(epoch, host)
     }
     fn profiles(_: EpochIndex) -> u32 {
         1
