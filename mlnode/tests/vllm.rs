@@ -5,8 +5,8 @@ mod common;
 
 use codec::Encode;
 use common::{
-    client, config, constrained, demo_model, eventually, write_other_model, Answer, Running, MODEL, SAMPLED,
-    TOKEN,
+    client, config, constrained, demo_model, eventually, eventually_within, write_other_model, Answer,
+    Running, MODEL, SAMPLED, TOKEN,
 };
 use futures::StreamExt;
 use serde_json::{json, Value};
@@ -183,15 +183,6 @@ fn kill(process: libc::pid_t) {
     assert!(done.success());
 }
 
-async fn long_eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
-    let waited = tokio::time::timeout(START, async {
-        while !condition().await {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-    });
-    assert!(waited.await.is_ok(), "not in time: {what}");
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_started_server_serves_verifies_and_is_started_again() {
     let own = Running::demo(Limits::default()).await;
@@ -352,7 +343,7 @@ async fn it_is_started_again(node: &Running) {
     .await;
     assert!(node.client.health().await.is_err());
     eventually("nothing of it is left", async || members(server) == 0).await;
-    long_eventually("it serves again", async || node.client.health().await.is_ok()).await;
+    eventually_within(START, "it serves again", async || node.client.health().await.is_ok()).await;
     assert_ne!(children("vllm.entrypoints"), [server]);
     assert_eq!(node.run(&request).await.tokens, before.tokens);
 }

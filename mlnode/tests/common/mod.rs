@@ -300,12 +300,17 @@ pub fn constrained(
     }
 }
 
-/// Waits for a condition.
-pub async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
-    let waited = tokio::time::timeout(Duration::from_secs(60), async {
+/// Waits a minute at most for a condition.
+pub async fn eventually(what: &str, condition: impl AsyncFnMut() -> bool) {
+    eventually_within(Duration::from_secs(60), what, condition).await;
+}
+
+/// Waits so long at most for a condition.
+pub async fn eventually_within(limit: Duration, what: &str, mut condition: impl AsyncFnMut() -> bool) {
+    let waited = tokio::time::timeout(limit, async {
         while !condition().await {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     });
-    assert!(waited.await.is_ok(), "not within a minute: {what}");
+    assert!(waited.await.is_ok(), "not within {limit:?}: {what}");
 }
