@@ -100,64 +100,6 @@ impl ChainClient {
     pub async fn submit(&self, transaction: &[u8]) -> Result<(), SubmitError> {
         self.backend.submit(transaction).await
     }
-
-    /// Signs a call, submits it and waits until it is in a best block; its events, or why it failed.
-    ///
-    /// For people at a terminal; duty calls go through the [`crate::Outbox`].
-    pub async fn execute(
-        &self,
-        call: &Call,
-        signer: &Keypair,
-    ) -> Result<Vec<crate::ChainEvent>, SubmitError> {
-        let mut ticks = self.subscribe_best();
-        let mut next = self.best_tick()?.number.saturating_add(1);
-        let nonce = self.next_nonce(&signer.account()).await?;
-        let (hash, bytes) = self.sign(call, signer, nonce).await?;
-        self.submit(&bytes).await?;
-        let deadline = next.saturating_add(EXECUTE_BLOCKS);
-        while let Some(tick) = ticks.next().await {
-            for number in next..=tick.number {
-                let Some(block) = self.block_hash(number).await? else { continue };
-                if let Some(events) = self.events_of(block, hash).await? {
-                    return succeeded(events);
-                }
-            }
-            next = tick.number.saturating_add(1);
-            if tick.number > deadline {
-                break;
-            }
-        }
-        Err(SubmitError::Invalid(format!(
-            "the transaction {hash:?} was not included in {EXECUTE_BLOCKS} blocks"
-        )))
-    }
-
-    async fn events_of(
-        &self,
-        block: H256,
-        transaction: H256,
-    ) -> Result<Option<Vec<crate::ChainEvent>>, ChainError> {
-        let view = self.at(block);
-        let hashes = view.transaction_hashes().await?;
-        let Some(index) = hashes.iter().position(|hash| *hash == transaction) else { return Ok(None) };
-        let index = u32::try_from(index).ok();
-        let events = view.events().await?;
-        Ok(Some(events.into_iter().filter(|(by, _)| *by == index).map(|(_, event)| event).collect()))
-    }
-}
-
-/// Blocks that [`ChainClient::execute`] waits for its transaction.
-const EXECUTE_BLOCKS: BlockNumber = 24;
-
-fn succeeded(events: Vec<crate::ChainEvent>) -> Result<Vec<crate::ChainEvent>, SubmitError> {
-    let failed = events.iter().find_map(|event| match event {
-        crate::ChainEvent::ExtrinsicFailed { reason } => Some(reason.clone()),
-        _ => None,
-    });
-    match failed {
-        Some(reason) => Err(SubmitError::Invalid(reason)),
-        None => Ok(events),
-    }
 }
 
 /// Blocks as they come. A slow reader misses the ones in between and gets the latest.

@@ -11,6 +11,7 @@ mod client;
 pub mod entries;
 mod error;
 pub mod event;
+mod execute;
 pub mod fake;
 mod keys;
 mod node;
