@@ -1,6 +1,9 @@
 //! A client with an API key of one gateway: it knows whom it asks.
 
-use crate::network::{Network, PROFILE};
+use crate::{
+    network::{Network, PROFILE},
+    poll,
+};
 use anyhow::{bail, Context, Result};
 use reqwest::{Method, Response};
 use serde_json::{json, Value};
@@ -10,6 +13,8 @@ use std::{collections::VecDeque, time::Duration};
 
 /// An answer takes longer only when something hangs.
 const LIMIT: Duration = Duration::from_secs(120);
+/// Finality is some blocks behind; many more means that the network is stuck.
+const FINALIZED: Duration = Duration::from_secs(120);
 
 /// Deposits tokens of a development account.
 pub async fn deposit(chain: &ChainClient, suri: &str, tokens: u128) -> Result<()> {
@@ -42,7 +47,9 @@ impl ApiKey {
             .as_str()
             .and_then(|delegate| delegate.parse().ok())
             .context("delegate key in the status")?;
-        chain.execute(&Call::delegate(delegate, tokens * TOKEN), &signer).await?;
+        let limit = tokens * TOKEN;
+        chain.execute(&Call::delegate(delegate.clone(), limit), &signer).await?;
+        Self::finalized(network, gateway, &signer.account(), &delegate, limit).await?;
         let body = json!({ "account": signer.account().to_string(), "label": "e2e" });
         let issued = network.admin_call(gateway, Method::POST, "/admin/v1/keys", Some(body)).await?;
         Ok(Self {
@@ -51,6 +58,23 @@ impl ApiKey {
             key: issued["key"].as_str().context("the key")?.to_owned(),
             http: reqwest::Client::builder().timeout(LIMIT).build()?,
         })
+    }
+
+    /// Waits until the gateway's own chain has the limit in a block that no other replaces: the one that executed it may be
+    /// a block ahead, or on another fork.
+    async fn finalized(
+        network: &Network,
+        gateway: usize,
+        client: &AccountId,
+        delegate: &AccountId,
+        limit: u128,
+    ) -> Result<()> {
+        let chain = ChainClient::connect(&network.rpc(gateway)).await?;
+        poll::until("the delegation at the gateway", FINALIZED, || async {
+            let found = chain.finalized()?.delegation(client, delegate).await?;
+            Ok(found.filter(|delegation| delegation.limit == limit).map(|_| ()))
+        })
+        .await
     }
 
     /// The key itself and the base URL of its gateway, as OpenAI clients take them.

@@ -27,6 +27,8 @@ pub const HOST_NAMES: [&str; 4] = ["alice", "bob", "charlie", "dave"];
 pub const PROFILE: &str = "starling-demo";
 /// Time for a process to answer after its start; generous, because every node start compiles the runtime.
 const READY: Duration = Duration::from_secs(180);
+/// Lines of each log that a failed test prints.
+const LOG_LINES: usize = 40;
 
 /// What a network consists of. Stored in its folder, so that a later start finds the same.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -288,12 +290,16 @@ impl Network {
         self.root.join("logs").join(format!("{}.log", role.name()))
     }
 
-    /// Prints the end of every log; for a test that failed.
-    pub fn print_logs(&self) {
+    /// Passes on how a test ended. What failed is printed before the end of every log: whoever sees only the first lines
+    /// sees the reason.
+    pub fn report(&self, result: Result<()>) -> Result<()> {
+        let Err(error) = &result else { return result };
+        println!("FAILED: {error:#}");
         for role in self.spec.processes() {
-            println!("---- {}\n{}", role.name(), process::tail(&self.log(role), 40));
+            println!("---- {}\n{}", role.name(), process::tail(&self.log(role), LOG_LINES));
         }
-        println!("---- proxy\n{}", process::tail(&self.root.join("logs/proxy.log"), 40));
+        println!("---- proxy\n{}", process::tail(&self.root.join("logs/proxy.log"), LOG_LINES));
+        result
     }
 
     /// Account of a host.

@@ -44,10 +44,7 @@ async fn full_hosts_say_so_and_absent_ones_lose_their_due_and_no_more() -> Resul
         Ok(()) => story(&mut network).await,
         failed => failed,
     };
-    if result.is_err() {
-        network.print_logs();
-    }
-    result
+    network.report(result)
 }
 
 async fn story(network: &mut Network) -> Result<()> {

@@ -41,10 +41,7 @@ async fn cheats_are_caught_and_the_client_is_refunded() -> Result<()> {
         Ok(()) => story(&network).await,
         failed => failed,
     };
-    if result.is_err() {
-        network.print_logs();
-    }
-    result
+    network.report(result)
 }
 
 fn spec() -> Result<Spec> {

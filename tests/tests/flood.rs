@@ -41,10 +41,7 @@ async fn a_flood_of_free_calls_delays_nobody() -> Result<()> {
     network.spawn(Role::Node(0))?;
     network.ready(Role::Node(0)).await?;
     let result = story(&network).await;
-    if result.is_err() {
-        network.print_logs();
-    }
-    result
+    network.report(result)
 }
 
 async fn story(network: &Network) -> Result<()> {

@@ -56,10 +56,7 @@ async fn nothing_promised_is_lost_by_kill_9() -> Result<()> {
         Ok(()) => story(&mut network).await,
         failed => failed,
     };
-    if result.is_err() {
-        network.print_logs();
-    }
-    result
+    network.report(result)
 }
 
 async fn story(network: &mut Network) -> Result<()> {

@@ -28,10 +28,7 @@ async fn four_hosts_race_serve_verify_and_are_paid() -> Result<()> {
     let mut network = Network::prepare(folder.path(), spec)?;
     network.start().await?;
     let result = story(&network).await;
-    if result.is_err() {
-        network.print_logs();
-    }
-    result
+    network.report(result)
 }
 
 async fn story(network: &Network) -> Result<()> {

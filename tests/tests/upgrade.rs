@@ -58,10 +58,7 @@ async fn the_network_takes_a_new_runtime_while_it_streams() -> Result<()> {
         Ok(()) => story(&mut network, &wasm).await,
         failed => failed,
     };
-    if result.is_err() {
-        network.print_logs();
-    }
-    result
+    network.report(result)
 }
 
 /// The next runtime as it would be published: packed, so that a block has room for it. Its path.

@@ -3,18 +3,18 @@
 use crate::stats::{median, millis, round};
 use anyhow::{bail, ensure, Context, Result};
 use clap::Args;
-use reqwest::{Client, Method};
+use reqwest::Client;
 use serde_json::{json, Value};
-use starling_chain_client::{Call, ChainClient, Keypair};
+use starling_chain_client::ChainClient;
 use starling_e2e::{
-    key,
+    key::{self, ApiKey},
     network::{Network, Role, Spec, HOST_NAMES, PROFILE},
     poll,
     ports::Ports,
     watch,
 };
 use starling_math::clock::Phase;
-use starling_primitives::{ids::TOKEN, AccountId};
+use starling_primitives::AccountId;
 use std::{
     path::PathBuf,
     time::{Duration, Instant},
@@ -56,16 +56,13 @@ pub(crate) async fn run(plan: &Plan) -> Result<()> {
     let mut network = Network::prepare(&folder, spec)?;
     network.start().await?;
     let result = measure(&network, plan).await;
-    if result.is_err() {
-        network.print_logs();
-    }
-    result
+    network.report(result)
 }
 
 async fn measure(network: &Network, plan: &Plan) -> Result<()> {
     let chain = ChainClient::connect(&network.rpc(0)).await?;
     key::deposit(&chain, CLIENT, 500).await?;
-    let gateway_key = issue_key(network, &chain).await?;
+    let (_, gateway_key) = ApiKey::issue(network, &chain, GATEWAY, CLIENT, 400).await?.for_openai_clients();
     let node_token = std::fs::read_to_string(network.root().join("mlnode.token"))?.trim().to_owned();
     let hosts = watch::all_hosts(network)?;
     watch::fresh_epoch(network, &chain, &[0, 1, 2, 3], 20).await?;
@@ -108,19 +105,6 @@ async fn serving(network: &Network, chain: &ChainClient) -> Result<()> {
         Ok(status["models"].as_array().is_some_and(|models| !models.is_empty()).then_some(()))
     })
     .await
-}
-
-async fn issue_key(network: &Network, chain: &ChainClient) -> Result<String> {
-    let signer = Keypair::from_suri(CLIENT)?;
-    let status = network.get(&format!("{}/v1/status", network.gateway(GATEWAY))).await?;
-    let delegate: AccountId = status["delegate"]
-        .as_str()
-        .and_then(|delegate| delegate.parse().ok())
-        .context("delegate key in the status")?;
-    chain.execute(&Call::delegate(delegate, 400 * TOKEN), &signer).await?;
-    let body = json!({ "account": signer.account().to_string(), "label": "bench" });
-    let issued = network.admin_call(GATEWAY, Method::POST, "/admin/v1/keys", Some(body)).await?;
-    Ok(issued["key"].as_str().context("the key")?.to_owned())
 }
 
 fn executor(proof: &Value, hosts: &[AccountId]) -> Result<usize> {
