@@ -85,6 +85,10 @@ pub trait Hosts {
         let served = || among.iter().copied().filter(|profile| Self::serves(host, *profile)).collect();
         Self::may_sprint(host).then(served)
     }
+    /// Whether the host declared beforehand to be down in one of the blocks `from..=to`.
+    fn is_away(_host: &AccountId, _from: BlockNumber, _to: BlockNumber) -> bool {
+        false
+    }
     /// Number of hosts that are neither suspended nor removed.
     fn count() -> u32;
     /// New weights are in force: `weight` decides between Joining and Active.

@@ -99,9 +99,21 @@ mod benches {
     fn deregister() {
         let host = registered::<T>();
         AnnouncedAt::<T>::insert(&host, START);
+        Maintenances::<T>::insert(&host, Maintenance { epoch: EPOCH, from: START, until: START + 1 });
         #[extrinsic_call]
         _(RawOrigin::Signed(host.clone()));
         assert!(!Hosts::<T>::contains_key(&host));
+    }
+
+    /// In the place of an earlier one.
+    #[benchmark]
+    fn declare_maintenance() {
+        let host = registered::<T>();
+        Maintenances::<T>::insert(&host, Maintenance { epoch: EPOCH - 1, from: START, until: START + 1 });
+        let from = START + 1_000 + T::Clock::epoch().schedule.coverage_blocks;
+        #[extrinsic_call]
+        _(RawOrigin::Signed(host.clone()), from, 1);
+        assert_eq!(Maintenances::<T>::get(&host).map(|declared| declared.from), Some(from));
     }
 
     #[benchmark]

@@ -92,6 +92,7 @@ impl<T: Config> Pallet<T> {
             Count::<T>::mutate(|count| *count = count.saturating_sub(1));
         }
         AnnouncedAt::<T>::remove(host);
+        Maintenances::<T>::remove(host);
         Hosts::<T>::remove(host);
         Ok(bond)
     }
@@ -140,7 +141,8 @@ impl<T: Config> Pallet<T> {
     /// 2. Each bond is held, and at most the full bond.
     /// 3. A worker account is self-sufficient.
     /// 4. The profiles of a host ascend.
-    /// 5. The count is the number of hosts that are neither suspended nor removed; a removed host was convicted twice.
+    /// 5. Only hosts declare a maintenance, and it has an end.
+    /// 6. The count is the number of hosts that are neither suspended nor removed; a removed host was convicted twice.
     #[cfg(any(feature = "invariants", test))]
     pub fn do_try_state() -> Result<(), sp_runtime::TryRuntimeError> {
         use frame_support::traits::fungible::InspectHold;
@@ -160,6 +162,10 @@ impl<T: Config> Pallet<T> {
         }
         ensure!(HostOfWorker::<T>::iter_keys().count() as u32 == hosts, "a worker of no host");
         ensure!(AnnouncedAt::<T>::iter_keys().all(Hosts::<T>::contains_key), "no host announced");
+        for (host, declared) in Maintenances::<T>::iter() {
+            ensure!(Hosts::<T>::contains_key(&host), "no host is down");
+            ensure!(declared.from < declared.until, "a maintenance without end");
+        }
         ensure!(Count::<T>::get() == live, "the count is wrong");
         Ok(())
     }
@@ -192,6 +198,10 @@ impl<T: Config> HostsTrait for Pallet<T> {
         let info = Hosts::<T>::get(host)?;
         let takes_part = matches!(info.status, HostStatus::Joining | HostStatus::Active);
         takes_part.then(|| among.iter().copied().filter(|profile| info.profiles.contains(profile)).collect())
+    }
+
+    fn is_away(host: &AccountId, from: BlockNumber, to: BlockNumber) -> bool {
+        Self::is_away_in(host, from, to)
     }
 
     fn count() -> u32 {

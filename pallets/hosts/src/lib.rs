@@ -38,6 +38,7 @@ extern crate alloc;
 #[cfg(feature = "runtime-benchmarks")]
 mod benchmarking;
 mod impls;
+mod maintenance;
 pub mod types;
 pub mod weights;
 
@@ -47,7 +48,7 @@ mod mock;
 mod tests;
 
 pub use pallet::*;
-pub use types::{Endpoints, HostInfo, HostProfiles, HostStatus};
+pub use types::{Endpoints, HostInfo, HostProfiles, HostStatus, Maintenance};
 pub use weights::WeightInfo;
 
 use starling_primitives::{
@@ -111,6 +112,10 @@ pub mod pallet {
     /// Block of each host's last announcement. Hasher: accounts are chosen by anybody.
     #[pallet::storage]
     pub type AnnouncedAt<T> = StorageMap<_, Blake2_128Concat, AccountId, BlockNumber>;
+
+    /// Each host's last declared maintenance. Hasher: accounts are chosen by anybody.
+    #[pallet::storage]
+    pub type Maintenances<T> = StorageMap<_, Blake2_128Concat, AccountId, Maintenance>;
 
     /// Number of hosts that are neither suspended nor removed.
     #[pallet::storage]
@@ -179,6 +184,15 @@ pub mod pallet {
             /// Its standing now.
             status: HostStatus,
         },
+        /// A host will be down, and said so beforehand.
+        MaintenanceDeclared {
+            /// The host.
+            host: AccountId,
+            /// The first block without it.
+            from: BlockNumber,
+            /// The first block with it again.
+            until: BlockNumber,
+        },
         /// A host's bond paid for something.
         BondSlashed {
             /// The host.
@@ -223,6 +237,12 @@ pub mod pallet {
         HasWeight,
         /// The last announcement is too recent.
         TooSoon,
+        /// The host has declared its maintenance of this epoch.
+        MaintenanceDeclared,
+        /// A maintenance has at least one block and at most a 24th of an epoch.
+        MaintenanceTooLong,
+        /// A maintenance begins at least a coverage window and at most an epoch later.
+        MaintenanceNotice,
     }
 
     #[pallet::hooks]
@@ -387,6 +407,32 @@ pub mod pallet {
             })?;
             Self::deposit_event(Event::Announced { host, endpoints });
             Ok(())
+        }
+
+        /// Says when the host will be down.
+        ///
+        /// ## Dispatch Origin
+        /// Signed by the host.
+        ///
+        /// ## Details
+        /// In the `blocks` blocks from `from` on it is drawn for no panel, and neither a panel's silence nor a request that
+        /// expires costs it reputation. Its other duties wait for it, and a race that it misses, it misses. Once in an
+        /// epoch, at most a 24th of one long, and declared at least a coverage window before.
+        ///
+        /// ## Errors
+        /// `NotRegistered`, `MaintenanceDeclared`, `MaintenanceTooLong`, `MaintenanceNotice`.
+        ///
+        /// ## Events
+        /// `MaintenanceDeclared`.
+        #[pallet::call_index(7)]
+        #[pallet::weight(T::WeightInfo::declare_maintenance())]
+        pub fn declare_maintenance(
+            origin: OriginFor<T>,
+            from: BlockNumber,
+            blocks: BlockNumber,
+        ) -> DispatchResult {
+            let host = ensure_signed(origin)?;
+            Self::do_declare_maintenance(&host, from, blocks)
         }
     }
 

@@ -6,7 +6,11 @@ use frame_support::{
 };
 use proptest::prelude::*;
 use sp_runtime::TokenError;
-use starling_primitives::traits::{Bonds, Hosts as HostsTrait};
+use starling_primitives::{
+    schedule::Schedule,
+    traits::{Bonds, Hosts as HostsTrait},
+    BlockNumber,
+};
 
 fn profiles(ids: &[u32]) -> crate::HostProfiles {
     BoundedVec::truncate_from(ids.to_vec())
@@ -235,6 +239,36 @@ fn profiles_are_declared_anew() {
     });
 }
 
+#[test]
+fn maintenance_is_declared_beforehand_once_in_an_epoch() {
+    build_and_execute(|| {
+        let schedule = Schedule::TEST;
+        let most = schedule.epoch_blocks / 24;
+        System::set_block_number(10);
+        let (earliest, latest) = (10 + schedule.coverage_blocks, 10 + schedule.epoch_blocks);
+        let declare = |host, from, blocks| Hosts::declare_maintenance(signed(host), from, blocks);
+        assert_noop!(declare(2, earliest, 1), Error::<Test>::NotRegistered);
+        assert_noop!(declare(1, earliest, 0), Error::<Test>::MaintenanceTooLong);
+        assert_noop!(declare(1, earliest, most + 1), Error::<Test>::MaintenanceTooLong);
+        assert_noop!(declare(1, earliest - 1, most), Error::<Test>::MaintenanceNotice);
+        assert_noop!(declare(1, latest + 1, most), Error::<Test>::MaintenanceNotice);
+        assert_ok!(declare(1, earliest, most));
+        let until = earliest + most;
+        System::assert_last_event(
+            Event::MaintenanceDeclared { host: account(1), from: earliest, until }.into(),
+        );
+        let away = |from, to| <Hosts as HostsTrait>::is_away(&account(1), from, to);
+        assert!(!away(0, earliest - 1) && away(0, earliest) && away(earliest, earliest));
+        assert!(away(until - 1, until + 9) && !away(until, until + 9));
+        assert!(!<Hosts as HostsTrait>::is_away(&account(2), 0, BlockNumber::MAX));
+        // Nor does anybody take it back, or make it longer.
+        assert_noop!(declare(1, latest, most), Error::<Test>::MaintenanceDeclared);
+        Epoch::set(Epoch::get() + 1);
+        assert_ok!(declare(1, latest, 1));
+        assert!(!away(0, until) && away(latest, latest));
+    });
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Register(u8, u8),
@@ -242,6 +276,7 @@ enum Step {
     Drain(u8),
     Resume(u8),
     Deregister(u8),
+    Maintain(u8, u32, u32),
     Convict(u8),
     Slash(u8, u128),
     Burn(u8, u128),
@@ -257,6 +292,7 @@ fn step() -> impl Strategy<Value = Step> {
         host.clone().prop_map(Step::Drain),
         host.clone().prop_map(Step::Resume),
         host.clone().prop_map(Step::Deregister),
+        (host.clone(), 0u32..70, 0u32..4).prop_map(|(a, b, c)| Step::Maintain(a, b, c)),
         host.clone().prop_map(Step::Convict),
         (host.clone(), 0u128..2_000).prop_map(|(a, b)| Step::Slash(a, b)),
         (host.clone(), 0u128..2_000).prop_map(|(a, b)| Step::Burn(a, b)),
@@ -285,6 +321,9 @@ proptest! {
                     }
                     Step::Deregister(host) => {
                         let _ = Hosts::deregister(signed(host));
+                    }
+                    Step::Maintain(host, from, blocks) => {
+                        let _ = Hosts::declare_maintenance(signed(host), from, blocks);
                     }
                     Step::Convict(host) => Hosts::convict(&account(host)),
                     // Only who was convicted is ever slashed.

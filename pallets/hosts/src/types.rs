@@ -3,7 +3,7 @@
 use codec::{Decode, DecodeWithMemTracking, Encode, MaxEncodedLen};
 use frame_support::{traits::ConstU32, BoundedVec};
 use scale_info::TypeInfo;
-use starling_primitives::{AccountId, Balance, BlockNumber, ProfileId};
+use starling_primitives::{AccountId, Balance, BlockNumber, EpochIndex, ProfileId};
 
 /// Profiles that one host serves at most.
 pub const MAX_PROFILES: u32 = 16;
@@ -46,6 +46,19 @@ impl HostStatus {
     pub fn is_live(self) -> bool {
         !matches!(self, Self::Suspended | Self::Removed)
     }
+}
+
+/// When a host is down, as it said beforehand.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, DecodeWithMemTracking, MaxEncodedLen, TypeInfo,
+)]
+pub struct Maintenance {
+    /// Epoch in which it said so.
+    pub epoch: EpochIndex,
+    /// The first block without it.
+    pub from: BlockNumber,
+    /// The first block with it again.
+    pub until: BlockNumber,
 }
 
 /// A host.

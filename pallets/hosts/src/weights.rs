@@ -11,6 +11,8 @@ use frame_support::{traits::Get, weights::Weight};
 pub trait WeightInfo {
     /// `announce`.
     fn announce() -> Weight;
+    /// `declare_maintenance`.
+    fn declare_maintenance() -> Weight;
     /// `deregister`.
     fn deregister() -> Weight;
     /// `drain`.
@@ -34,8 +36,12 @@ impl<T: frame_system::Config> WeightInfo for SubstrateWeight<T> {
         Weight::from_parts(37807000, 0).saturating_add(T::DbWeight::get().reads_writes(3, 2))
     }
 
+    fn declare_maintenance() -> Weight {
+        Weight::from_parts(15342000, 0).saturating_add(T::DbWeight::get().reads_writes(3, 1))
+    }
+
     fn deregister() -> Weight {
-        Weight::from_parts(94531000, 0).saturating_add(T::DbWeight::get().reads_writes(9, 7))
+        Weight::from_parts(97031000, 0).saturating_add(T::DbWeight::get().reads_writes(9, 8))
     }
 
     fn drain() -> Weight {

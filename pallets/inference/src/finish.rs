@@ -5,7 +5,7 @@ use alloc::{collections::BTreeMap, vec::Vec};
 use starling_primitives::{
     profile::Profile,
     records::{Delivered, Delivery, FinishedIn, InferenceRecord, InferenceResult, InferenceState},
-    traits::{Attendance, Clock, Profiles, Reputation},
+    traits::{Attendance, Clock, Hosts, Profiles, Reputation},
     AccountId, Balance, BlockNumber, EpochIndex, InferenceId, ProfileId, RequestId,
 };
 
@@ -213,13 +213,15 @@ impl<T: Config> Pallet<T> {
         Ok(())
     }
 
-    /// Gives the reserve of a running record back and notes the miss; the caller stores (or drops) the record.
+    /// Gives the reserve of a running record back and notes the miss, unless the executor had declared to be down; the caller stores (or drops) the record.
     pub(crate) fn refund_reserve(
         id: InferenceId,
         record: InferenceRecord,
     ) -> Result<InferenceRecord, Refusal> {
         let refunded = Self::dissolve(&record, 0)?;
-        T::Reputation::on_missed(&record.executor, id.epoch);
+        if !T::Hosts::is_away(&record.executor, record.started_at, Self::now()) {
+            T::Reputation::on_missed(&record.executor, id.epoch);
+        }
         Self::deposit_event(Event::Expired {
             id,
             request_id: record.request_id,

@@ -67,6 +67,8 @@ parameter_types! {
     pub static Current: EpochState = epoch_state(1, 1);
     pub static Before: Option<EpochState> = None;
     pub static Misses: Vec<(AccountId, EpochIndex)> = Vec::new();
+    /// When every host had declared to be down: the first and the last block.
+    pub static Away: Option<(BlockNumber, BlockNumber)> = None;
     pub static FeesPaid: BTreeMap<(EpochIndex, AccountId), Balance> = BTreeMap::new();
     /// Answers by epoch, profile, executor and gateway.
     pub static Answered: BTreeMap<(EpochIndex, ProfileId, AccountId, AccountId), u32> = BTreeMap::new();
@@ -132,6 +134,9 @@ impl Hosts for Mock {
     }
     fn serves(_: &AccountId, _: ProfileId) -> bool {
         true
+    }
+    fn is_away(_: &AccountId, from: BlockNumber, to: BlockNumber) -> bool {
+        Away::get().is_some_and(|(first, last)| first <= to && from <= last)
     }
     fn count() -> u32 {
         4
@@ -507,6 +512,7 @@ fn reset_mocks() {
     Current::set(epoch_state(1, 1));
     Before::set(None);
     Misses::set(Vec::new());
+    Away::set(None);
     Answered::set(BTreeMap::new());
     Struck::set(Vec::new());
     FeesPaid::set(BTreeMap::new());

@@ -74,8 +74,8 @@ impl<T: frame_system::Config> WeightInfo for SubstrateWeight<T> {
     fn expire(n: u32) -> Weight {
         Weight::from_parts(53821000, 0)
             .saturating_add(T::DbWeight::get().reads_writes(4, 0))
-            .saturating_add(Weight::from_parts(29381291, 0).saturating_mul(n.into()))
-            .saturating_add(T::DbWeight::get().reads_writes(6, 4).saturating_mul(n.into()))
+            .saturating_add(Weight::from_parts(31881291, 0).saturating_mul(n.into()))
+            .saturating_add(T::DbWeight::get().reads_writes(7, 4).saturating_mul(n.into()))
     }
 
     fn finish(n: u32) -> Weight {

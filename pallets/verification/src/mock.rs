@@ -65,6 +65,8 @@ parameter_types! {
     pub static Records: BTreeMap<InferenceId, InferenceRecord> = BTreeMap::new();
     pub static FrozenReputation: BTreeMap<AccountId, Ppm> = BTreeMap::new();
     pub static Convicted: Vec<AccountId> = Vec::new();
+    /// Hosts that declared to be down, always.
+    pub static Away: Vec<AccountId> = Vec::new();
     pub static Settled: Vec<(InferenceId, bool)> = Vec::new();
 }
 
@@ -122,6 +124,9 @@ impl Hosts for Mock {
     }
     fn serves(_: &AccountId, _: ProfileId) -> bool {
         true
+    }
+    fn is_away(host: &AccountId, _: BlockNumber, _: BlockNumber) -> bool {
+        Away::get().contains(host)
     }
     fn count() -> u32 {
         5
@@ -444,6 +449,7 @@ pub(crate) fn build() -> sp_io::TestExternalities {
         Records::set(BTreeMap::new());
         FrozenReputation::set(BTreeMap::new());
         Convicted::set(Vec::new());
+        Away::set(Vec::new());
         Settled::set(Vec::new());
         BondOf::set((1..=5).map(|id| (host(id), ENDOWMENT)).collect());
         System::set_block_number(1);

@@ -133,22 +133,26 @@ impl<T: Config> Pallet<T> {
             0 => T::FirstPanel::get(),
             _ => T::SecondPanel::get(),
         };
-        // Who was suspended or has left since the epoch began cannot speak.
+        let now = Self::now();
+        // Who was suspended or has left since the epoch began cannot speak; who declared that it is down need not.
         let may_act = |host: &AccountId| {
-            T::Hosts::worker_of(host).and_then(|worker| T::Hosts::host_of(&worker)).as_ref() == Some(host)
+            let worker = T::Hosts::worker_of(host);
+            worker.and_then(|worker| T::Hosts::host_of(&worker)).as_ref() == Some(host)
+                && !T::Hosts::is_away(host, now, now)
         };
         let drawn = panel::draw(&seed, &case, &jury.hosts, size.min(MAX_PANEL), may_act);
         let member = |drawn: HostWeight| Member { host: drawn.host, weight: drawn.weight };
         BoundedVec::truncate_from(drawn.into_iter().map(member).collect())
     }
 
-    /// A panel's time is over: who kept silent has a miss; and if it has not decided, the next panel follows, or the answer
+    /// A panel's time is over: who kept silent has a miss, unless it had declared to be down; and if it has not decided, the next panel follows, or the answer
     /// stands.
     fn close_panel(id: InferenceId, dispute: &Dispute, boundary: &Boundary) -> u32 {
         let Some(round) = dispute.panels.checked_sub(1) else { return 0 };
         let Some(panel) = Panels::<T>::get(id.epoch, (id.index, round)) else { return 0 };
         for member in &panel.members {
-            if Self::has_not_revealed(id, round, &member.host) {
+            let silent = Self::has_not_revealed(id, round, &member.host);
+            if silent && !T::Hosts::is_away(&member.host, panel.drawn_at, Self::now()) {
                 <Self as Reputation>::on_missed(&member.host, id.epoch);
             }
         }

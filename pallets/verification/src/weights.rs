@@ -64,8 +64,8 @@ impl<T: frame_system::Config> WeightInfo for SubstrateWeight<T> {
     fn close_panels(n: u32) -> Weight {
         Weight::from_parts(12408152, 0)
             .saturating_add(T::DbWeight::get().reads_writes(3, 1))
-            .saturating_add(Weight::from_parts(3927472881, 0).saturating_mul(n.into()))
-            .saturating_add(T::DbWeight::get().reads_writes(909, 605).saturating_mul(n.into()))
+            .saturating_add(Weight::from_parts(4679972881, 0).saturating_mul(n.into()))
+            .saturating_add(T::DbWeight::get().reads_writes(1210, 605).saturating_mul(n.into()))
     }
 
     fn commit_refused(n: u32) -> Weight {
@@ -89,8 +89,8 @@ impl<T: frame_system::Config> WeightInfo for SubstrateWeight<T> {
     fn draw_panels(n: u32) -> Weight {
         Weight::from_parts(155178355, 0)
             .saturating_add(T::DbWeight::get().reads_writes(20, 1))
-            .saturating_add(Weight::from_parts(5349596389, 0).saturating_mul(n.into()))
-            .saturating_add(T::DbWeight::get().reads_writes(552, 4).saturating_mul(n.into()))
+            .saturating_add(Weight::from_parts(6102096389, 0).saturating_mul(n.into()))
+            .saturating_add(T::DbWeight::get().reads_writes(853, 4).saturating_mul(n.into()))
     }
 
     fn prove_fraud(w: u32) -> Weight {

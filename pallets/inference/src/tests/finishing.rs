@@ -86,6 +86,26 @@ fn after_the_deadline_it_can_only_expire() {
 }
 
 #[test]
+fn who_declared_to_be_down_misses_no_request() {
+    ExtBuilder::default().build_and_execute(|| {
+        let deadline = 2 + Schedule::TEST.expiry_blocks;
+        start(&ask(0));
+        run_to(deadline);
+        // It was back before the request came.
+        Away::set(Some((0, 0)));
+        expire(&ask(0));
+        assert_eq!(Misses::get().len(), 1);
+        start(&ask(1));
+        Away::set(Some((deadline + 2, deadline + 3)));
+        run_to(2 * deadline);
+        expire(&ask(1));
+        assert_eq!(ask(1).record().unwrap().state, InferenceState::Expired);
+        assert_eq!(deposit_of("Client"), Deposit { free: 10_000, reserved: 0 });
+        assert_eq!(Misses::get().len(), 1);
+    });
+}
+
+#[test]
 fn an_epochs_records_keep_its_schedule() {
     ExtBuilder::default().build_and_execute(|| {
         run_to(Schedule::TEST.epoch_blocks);

@@ -109,6 +109,20 @@ fn stages_end_in_time() {
 }
 
 #[test]
+fn who_declared_to_be_down_is_drawn_for_no_panel_and_keeps_silent_without_a_miss() {
+    build_and_execute(|| {
+        let id = disputed();
+        Away::set(vec![host(3)]);
+        run_to_boundary(1);
+        let panel = Panels::<Test>::get(1, (id.index, 0)).expect("it is drawn");
+        assert!(panel.member(&host(3)).is_none() && panel.member(&host(4)).is_some());
+        Away::set(vec![host(4)]);
+        run_to_boundary(4);
+        assert_eq!([3, 4].map(|silent| Missed::<Test>::get(1, host(silent))), [0, 0]);
+    });
+}
+
+#[test]
 fn a_reveal_is_judged_as_a_verdict_is() {
     build_and_execute(|| {
         let id = disputed();
