@@ -31,9 +31,7 @@ impl ChainClient {
                 break;
             }
         }
-        Err(SubmitError::Invalid(format!(
-            "the transaction {hash:?} was not included in {BLOCKS} blocks"
-        )))
+        Err(SubmitError::Invalid(format!("the transaction {hash:?} was not included in {BLOCKS} blocks")))
     }
 }
 
@@ -99,7 +97,9 @@ mod tests {
     async fn sent(chain: &Arc<FakeChain>) -> tokio::task::JoinHandle<Result<Vec<ChainEvent>, SubmitError>> {
         let client = ChainClient::new(chain.clone());
         let sending = tokio::spawn(async move {
-            client.execute(&Call::deposit(1), &Keypair::from_suri("//Alice").expect("a development key")).await
+            client
+                .execute(&Call::deposit(1), &Keypair::from_suri("//Alice").expect("a development key"))
+                .await
         });
         while chain.submitted().is_empty() {
             tokio::task::yield_now().await;

@@ -1,7 +1,9 @@
 //! `scripts/bench`: measures real processes and prints JSON lines.
 
+mod compare;
 mod engine;
 mod latency;
+mod peer;
 mod stats;
 mod transcripts;
 
@@ -18,8 +20,8 @@ struct Cli {
 enum Command {
     /// What the way over gateway and executor adds to calling the ML node.
     Latency(latency::Plan),
-    /// Prefill and decoding of the demo model, beside `transformers`.
-    Engine(engine::Plan),
+    /// Prefill and decoding, beside what hosts run today.
+    Engine(compare::Plan),
     /// Replay and verification against generation.
     Verify(transcripts::VerifyPlan),
     /// Size of the demo model's transcripts.
@@ -30,7 +32,7 @@ enum Command {
 async fn main() -> Result<()> {
     match Cli::parse().command {
         Command::Latency(plan) => latency::run(&plan).await,
-        Command::Engine(plan) => engine::run(&plan).await,
+        Command::Engine(plan) => compare::run(&plan).await,
         Command::Verify(plan) => transcripts::verify(&plan).await,
         Command::Transcript(plan) => transcripts::sizes(&plan).await,
     }
