@@ -7,6 +7,7 @@ use crate::types::{
 use codec::Encode;
 use scale_info::{meta_type, MetaType, TypeInfo};
 use starling_primitives::{
+    fraud::{Fraud, FraudProof},
     profile::Profile,
     records::InferenceRecord,
     schedule::EpochState,
@@ -218,6 +219,12 @@ pub fn apis() -> Vec<ApiShape> {
             method: "claimable",
             inputs: vec![meta_type::<EpochIndex>(), meta_type::<AccountId>()],
             output: meta_type::<(Balance, Balance)>(),
+        },
+        ApiShape {
+            name: "StarlingApi",
+            method: "fraud",
+            inputs: vec![meta_type::<FraudProof>()],
+            output: meta_type::<Option<Fraud>>(),
         },
     ]
 }

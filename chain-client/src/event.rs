@@ -4,7 +4,7 @@ use crate::error::ChainError;
 use codec::{Decode, DecodeAll};
 use scale_info::{meta_type, MetaType};
 use starling_primitives::{
-    traits::Round, AccountId, Balance, EpochIndex, InferenceId, Ppm, ProfileId, RequestId, H256,
+    fraud::Fraud, traits::Round, AccountId, Balance, EpochIndex, InferenceId, Ppm, ProfileId, RequestId, H256,
 };
 
 /// An event as the runtime wrote it: names and encoded fields.
@@ -127,6 +127,13 @@ pub enum ChainEvent {
         valid: bool,
         /// What the client got back.
         refunded: Balance,
+    },
+    /// A proof made an answer fall, without a vote.
+    FraudProven {
+        /// Which inference.
+        id: InferenceId,
+        /// What the executor did.
+        fraud: Fraud,
     },
     /// A host was convicted.
     Convicted {
@@ -264,6 +271,7 @@ impl ChainEvent {
             "VerdictRefused" => {
                 Self::VerdictRefused { id: raw.field("id")?, reason: raw.field("reason_name")? }
             }
+            "FraudProven" => Self::FraudProven { id: raw.field("id")?, fraud: raw.field("fraud")? },
             "Convicted" => Self::Convicted { host: raw.field("host")? },
             "ReputationChanged" => {
                 Self::ReputationChanged { host: raw.field("host")?, reputation: raw.field("reputation")? }
@@ -314,6 +322,7 @@ events! {
     "Inference"."RecordRefused" { "request_id": RequestId };
     "Verification"."VerdictSubmitted" { "id": InferenceId, "verifier": AccountId, "passed": bool };
     "Verification"."VerdictRefused" { "id": InferenceId };
+    "Verification"."FraudProven" { "id": InferenceId, "fraud": Fraud };
     "Verification"."Convicted" { "host": AccountId };
     "Verification"."ReputationChanged" { "host": AccountId, "reputation": Ppm };
     "Rewards"."Claimed" { "epoch": EpochIndex, "host": AccountId, "emission": Balance, "fees": Balance };

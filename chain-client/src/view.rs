@@ -9,6 +9,7 @@ use crate::{
 };
 use codec::{Decode, DecodeAll, Encode};
 use starling_primitives::{
+    fraud::{Fraud, FraudProof},
     profile::Profile,
     records::InferenceRecord,
     schedule::EpochState,
@@ -357,6 +358,11 @@ impl ChainView {
     /// Whether a host was convicted of fraud in an epoch.
     pub async fn is_convicted(&self, epoch: EpochIndex, host: &AccountId) -> Result<bool, ChainError> {
         Ok(self.get(&entries::CONVICTIONS, (epoch, host.clone())).await?.is_some())
+    }
+
+    /// What a proof shows by the runtime's own judgement; `None` when it shows nothing, or nothing that is still open.
+    pub async fn fraud(&self, proof: &FraudProof) -> Result<Option<Fraud>, ChainError> {
+        self.call("StarlingApi_fraud", proof).await
     }
 
     // ---- rewards ----

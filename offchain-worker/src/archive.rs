@@ -19,10 +19,12 @@ fn unreadable(error: StoreError) -> ArchiveError {
 impl Archive for Store {
     async fn transcript(&self, request: &RequestId) -> Result<Option<ServedTranscript>, ArchiveError> {
         let found = Store::transcript(self, request).await.map_err(unreadable)?;
-        Ok(found.map(|(transcript, payload)| ServedTranscript {
+        let Some((transcript, payload)) = found else { return Ok(None) };
+        Ok(Some(ServedTranscript {
             transcript: transcript.encode(),
             prompt_tokens: payload.prompt_tokens,
             constraint: payload.constraint,
+            receipt: self.receipt(request).await.map_err(unreadable)?,
         }))
     }
 

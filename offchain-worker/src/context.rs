@@ -7,8 +7,8 @@ use crate::store::Store;
 use async_trait::async_trait;
 use starling_chain_client::{ChainClient, Keypair, Outbox};
 use starling_primitives::{
-    constraint::Constraint, merkle::Proof, profile::Profile, sprint::SprintTask, transcript::Transcript,
-    verdict::Figures, AccountId, EpochIndex, ProfileId, RequestId, H256,
+    constraint::Constraint, merkle::Proof, profile::Profile, receipt::SignedReceipt, sprint::SprintTask,
+    transcript::Transcript, verdict::Figures, AccountId, EpochIndex, ProfileId, RequestId, H256,
 };
 use std::{ops::Range, sync::Arc};
 use tokio::sync::mpsc;
@@ -122,6 +122,8 @@ pub struct ServedTranscript {
     pub prompt_tokens: Vec<u32>,
     /// What the answer had to keep to.
     pub constraint: Option<Constraint>,
+    /// The host's word on it, not checked yet; `None` when it gives none.
+    pub receipt: Option<SignedReceipt>,
 }
 
 /// One leaf of another host's sprint.
@@ -138,7 +140,7 @@ pub struct SprintLeaf {
 /// Asks other hosts for what they promised to keep. Implemented by `peer`.
 #[async_trait]
 pub trait Peers: Send + Sync + 'static {
-    /// Transcript and prompt of an inference that `host` executed.
+    /// Transcript, prompt and receipt of an inference that `host` executed.
     async fn fetch_transcript(
         &self,
         host: &AccountId,

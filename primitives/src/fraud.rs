@@ -8,11 +8,12 @@ use crate::{
     merkle::Proof,
     receipt::SignedReceipt,
     records::Finished,
-    replay::{prove_fraud, Checks, NoFraud, ReplayError},
+    replay::{prove_fraud, replay_window, Checks, NoFraud, ReplayError},
     request::RequestHeader,
-    transcript::{WindowProof, MAX_WINDOW_BYTES},
+    transcript::{window_count, Transcript, WindowProof, MAX_WINDOW_BYTES},
     InferenceId, ProfileId, H256,
 };
+use alloc::vec::Vec;
 use codec::{Decode, DecodeWithMemTracking, Encode, MaxEncodedLen};
 use scale_info::TypeInfo;
 use sp_core::{bounded::BoundedVec, ConstU32};
@@ -131,6 +132,12 @@ pub struct Known<'a> {
     pub top_k: u8,
 }
 
+impl Known<'_> {
+    fn checks(&self) -> Checks<'static> {
+        Checks { prompt: None, vocab_size: Some(self.vocab_size), top_k: Some(self.top_k) }
+    }
+}
+
 /// Judges evidence. Whose receipt it is, and about which request, has been looked at by the caller; whether it was
 /// signed has not.
 pub fn judge(receipt: &SignedReceipt, evidence: Evidence, known: &Known<'_>) -> Result<Fraud, NoProof> {
@@ -147,11 +154,29 @@ pub fn judge(receipt: &SignedReceipt, evidence: Evidence, known: &Known<'_>) -> 
             if header.profile != known.profile {
                 return Err(NoProof::OtherProfile);
             }
-            let (vocab_size, top_k) = (Some(known.vocab_size), Some(known.top_k));
-            let checks = Checks { prompt: None, vocab_size, top_k };
-            prove_fraud(&header, known.tape_seed, signed, &opened.into_proof(), &checks)
+            prove_fraud(&header, known.tape_seed, signed, &opened.into_proof(), &known.checks())
                 .map(Fraud::Window)
                 .map_err(NoProof::from)
         }
     }
+}
+
+/// Looks for evidence in what an executor gave out about an answer: its receipt and its transcript. What is found holds
+/// by [`judge`]. `None` where nothing is wrong, and where what is wrong takes a verdict to say: the transcript is not the
+/// one that the receipt commits to, or its lie does not fit into one window.
+pub fn find(receipt: &SignedReceipt, transcript: &Transcript, known: &Known<'_>) -> Option<Evidence> {
+    if judge(receipt, Evidence::Contradiction, known).is_ok() {
+        return Some(Evidence::Contradiction);
+    }
+    let (header, tokens) = (&transcript.header, receipt.receipt.finished.completion_tokens);
+    let checks = known.checks();
+    let lies = |(index, bytes): &(u32, &Vec<u8>)| {
+        replay_window(header, known.tape_seed, *index, bytes, tokens, &checks).is_err()
+    };
+    let lying = (0..window_count(tokens)).zip(&transcript.windows).find(lies);
+    // The only window may replay and yet be another answer.
+    let index = lying.map_or(0, |(index, _)| index);
+    let opened = OpenedWindow::new(transcript.window_proof(index)?)?;
+    let evidence = Evidence::Window { header: header.clone(), opened };
+    judge(receipt, evidence.clone(), known).is_ok().then_some(evidence)
 }

@@ -1,7 +1,10 @@
-//! Hosts that serve other weights than the profile's are caught, whatever they commit to, and the client is refunded.
+//! Hosts that serve other weights than the profile's are caught, whatever they commit to, and the client is refunded. The
+//! one whose record contradicts itself falls by a proof, the other by a panel's vote.
 
 use anyhow::{ensure, Context, Result};
-use starling_chain_client::{Call, ChainClient, Deposit, HostStatus, Keypair, PlacedRecord};
+use starling_chain_client::{
+    Call, ChainClient, ChainEvent, Deposit, DisputeStatus, HostStatus, Keypair, PlacedRecord,
+};
 use starling_e2e::{
     cheat::{Cheat, CHEAT},
     key::{self, request_id, ApiKey},
@@ -12,7 +15,8 @@ use starling_e2e::{
 };
 use starling_math::clock;
 use starling_primitives::{
-    ids::TOKEN, records::InferenceState, traits::Round, vrf::VrfInput, EpochIndex, RequestId,
+    fraud::Fraud, ids::TOKEN, records::InferenceState, replay::ReplayError, traits::Round, vrf::VrfInput,
+    BlockNumber, EpochIndex, RequestId,
 };
 use std::{collections::BTreeMap, time::Duration};
 
@@ -66,12 +70,13 @@ async fn story(network: &Network) -> Result<()> {
     key::deposit(&chain, CLIENT, DEPOSIT).await?;
     let key = ApiKey::issue(network, &chain, ALICE, CLIENT, DEPOSIT).await?;
 
-    watch::fresh_epoch(network, &chain, &everybody, 8).await?;
+    let asked_from = watch::fresh_epoch(network, &chain, &everybody, 8).await?.number;
     let asked = ask_until_each_cheat_answered(network, &key).await?;
     let mut caught = Vec::new();
     for (host, cheat) in CHEATS {
         let request = asked.get(&host).context("a request of each cheat")?;
         caught.push((host, is_refunded(network, request, cheat).await?));
+        fell_by(&chain, request, cheat, asked_from).await?;
     }
     for (host, epoch) in &caught {
         is_convicted(network, &chain, *host, *epoch).await?;
@@ -118,7 +123,9 @@ async fn is_refunded(network: &Network, request: &RequestId, cheat: Cheat) -> Re
     println!("{}: {inference}", cheat.name());
     ensure!(inference["refunded"] == true, "{inference}");
     let verdicts = inference["verdicts"].as_array().context("verdicts")?;
-    ensure!(verdicts.len() >= 2, "the accuser's and the panel's: {inference}");
+    if cheat == Cheat::OtherWeights {
+        ensure!(verdicts.len() >= 2, "the accuser's and the panel's: {inference}");
+    }
     for verdict in verdicts {
         let how = match cheat {
             // Its record is consistent; only the true weights show that it is not theirs.
@@ -133,6 +140,37 @@ async fn is_refunded(network: &Network, request: &RequestId, cheat: Cheat) -> Re
         ensure!(verdict["passed"] == false && expected, "{inference}");
     }
     Ok(u32::try_from(inference["epoch"].as_u64().context("epoch")?)?)
+}
+
+/// What is seen without a model needs no vote: one verifier that has the receipt is enough.
+async fn fell_by(
+    chain: &ChainClient,
+    request: &RequestId,
+    cheat: Cheat,
+    asked_from: BlockNumber,
+) -> Result<()> {
+    let (id, dispute) = poll::until("the end of the dispute in a finalised block", VERDICTS, || async {
+        let view = chain.finalized()?;
+        let id = view.inferences_of(&[*request]).await?.pop().flatten().context("the record")?.id;
+        let over = view.dispute(id).await?.filter(|dispute| dispute.status == DisputeStatus::Invalid);
+        Ok(over.map(|dispute| (id, dispute)))
+    })
+    .await?;
+    let events = watch::events(chain, asked_from..=chain.finalized_tick()?.number).await?;
+    let proofs: Vec<&ChainEvent> = events
+        .iter()
+        .filter(|event| matches!(event, ChainEvent::FraudProven { id: of, .. } if *of == id))
+        .collect();
+    println!("{}: {dispute:?}, {proofs:?}", cheat.name());
+    let expected = match cheat {
+        Cheat::OtherWeights => proofs.is_empty() && dispute.panels > 0,
+        Cheat::BackFilled => matches!(
+            proofs.as_slice(),
+            [ChainEvent::FraudProven { fraud: Fraud::Window(ReplayError::Chosen { .. }), .. }]
+        ),
+    };
+    ensure!(expected, "{}: {dispute:?}, {proofs:?}", cheat.name());
+    Ok(())
 }
 
 async fn is_convicted(network: &Network, chain: &ChainClient, host: usize, epoch: EpochIndex) -> Result<()> {

@@ -97,7 +97,8 @@ impl NewRow {
             | Kind::Contribute
             | Kind::Verdict
             | Kind::CommitVerdict
-            | Kind::RevealVerdict => {
+            | Kind::RevealVerdict
+            | Kind::ProveFraud => {
                 "INSERT INTO items (kind, key, payload, deadline, retry_blocks) VALUES (?, ?, ?, ?, ?)
                  ON CONFLICT (kind, key) DO UPDATE SET payload = excluded.payload, state = 0, reason = NULL,
                  deadline = excluded.deadline, submitted_at = NULL, refusals = 0, settled_at = NULL

@@ -3,11 +3,12 @@
 use super::{database::Stored, item::Item};
 use crate::{
     entries,
-    types::{Dispute, PlacedRecord, VerdictRecord},
+    types::{Dispute, DisputeStatus, PlacedRecord, VerdictRecord},
     ChainError, ChainView,
 };
 use starling_math::panel::Stage;
 use starling_primitives::{
+    fraud::FraudProof,
     records::{Delivery, InferenceState},
     traits::Round,
     verdict::{Outcome, PanelCommit, PanelReveal, PanelRound, Verdict},
@@ -84,6 +85,7 @@ async fn of_duty(view: &ChainView, host: &AccountId, item: &Item) -> Result<Effe
     let done = match item {
         Item::CommitVerdict(commit) => return of_commit(view, host, commit).await,
         Item::RevealVerdict(reveal) => return of_reveal(view, host, reveal).await,
+        Item::ProveFraud(proof) => return of_proof(view, proof).await,
         Item::Contribute { epoch, .. } => {
             view.has_contributed(*epoch, host).await?
                 || view.seed(Round::Epoch(epoch.saturating_add(1))).await?.is_some()
@@ -121,6 +123,16 @@ async fn of_reveal(view: &ChainView, host: &AccountId, reveal: &PanelReveal) -> 
         Some(seat) if seat.verdict.is_some() => Ok(Effect::Done),
         Some(_) => at_stage(view, host, (id, round), Stage::Reveal).await,
     }
+}
+
+/// A proof wants the answer to fall, by whomever. The chain is asked each time before it is sent: it may not know the
+/// record in this block, or the executor may have another key by now.
+async fn of_proof(view: &ChainView, proof: &FraudProof) -> Result<Effect, ChainError> {
+    let dispute = view.dispute(proof.inference).await?;
+    if dispute.is_some_and(|dispute| dispute.status == DisputeStatus::Invalid) {
+        return Ok(Effect::Done);
+    }
+    Ok(if view.fraud(proof).await?.is_some() { Effect::Absent } else { Effect::Early })
 }
 
 async fn at_stage(

@@ -3,6 +3,7 @@
 use crate::{call::Call, types::Endpoints};
 use codec::{Decode, Encode};
 use starling_primitives::{
+    fraud::FraudProof,
     records::{Delivered, FinishedIn, Started},
     sprint::{SprintCommitment, SprintVerdict},
     verdict::{Outcome, PanelCommit, PanelReveal, Verdict},
@@ -64,6 +65,9 @@ pub enum Item {
     CommitVerdict(PanelCommit),
     /// Such a verdict. It waits until the panel's members reveal.
     RevealVerdict(PanelReveal),
+    /// A proof that an executor lied. It is sent while the chain says that it holds, and at no other time: one that proves
+    /// nothing costs the host a part of its bond.
+    ProveFraud(Box<FraudProof>),
 }
 
 /// Kinds of items, in the order in which a block's calls are numbered: a request's start comes before its end.
@@ -94,11 +98,13 @@ pub enum Kind {
     CommitVerdict = 10,
     /// [`Item::RevealVerdict`].
     RevealVerdict = 11,
+    /// [`Item::ProveFraud`].
+    ProveFraud = 12,
 }
 
 impl Kind {
     /// All kinds, in their order.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Contribute,
         Self::Commit,
         Self::SprintVerdict,
@@ -111,6 +117,7 @@ impl Kind {
         Self::Announce,
         Self::CommitVerdict,
         Self::RevealVerdict,
+        Self::ProveFraud,
     ];
 
     /// Items that one call takes at most; the pallets bound their batches so.
@@ -119,11 +126,12 @@ impl Kind {
             Self::Start | Self::Expire | Self::Verdict | Self::CommitVerdict | Self::RevealVerdict => 256,
             Self::Finish | Self::Deliver => 512,
             Self::SprintVerdict => 64,
-            Self::Contribute | Self::Commit | Self::Claim | Self::Announce => 1,
+            Self::Contribute | Self::Commit | Self::Claim | Self::Announce | Self::ProveFraud => 1,
         }
     }
 
-    /// Whether its window is so short that an item does not wait for the next block.
+    /// Whether an item does not wait for the next block: its window is short, or it spares others work (a proof their
+    /// panel).
     pub fn is_urgent(self) -> bool {
         matches!(
             self,
@@ -133,6 +141,7 @@ impl Kind {
                 | Self::Claim
                 | Self::CommitVerdict
                 | Self::RevealVerdict
+                | Self::ProveFraud
         )
     }
 
@@ -151,6 +160,7 @@ impl Kind {
             Self::Announce => "announce",
             Self::CommitVerdict => "commit_verdict",
             Self::RevealVerdict => "reveal_verdict",
+            Self::ProveFraud => "prove_fraud",
         }
     }
 }
@@ -171,6 +181,7 @@ impl Item {
             Self::Announce(_) => Kind::Announce,
             Self::CommitVerdict(_) => Kind::CommitVerdict,
             Self::RevealVerdict(_) => Kind::RevealVerdict,
+            Self::ProveFraud(_) => Kind::ProveFraud,
         }
     }
 
@@ -191,6 +202,7 @@ impl Item {
             Self::Announce(_) => Vec::new(),
             Self::CommitVerdict(commit) => (commit.inference, commit.round).encode(),
             Self::RevealVerdict(reveal) => (reveal.inference, reveal.round).encode(),
+            Self::ProveFraud(proof) => proof.inference.encode(),
         }
     }
 
@@ -250,6 +262,9 @@ pub(super) fn pack(items: &[&Item]) -> Vec<(Call, Vec<usize>)> {
             }
             Item::CommitVerdict(commit) => commitments.push(*commit, position),
             Item::RevealVerdict(reveal) => reveals.push(*reveal, position),
+            Item::ProveFraud(proof) => {
+                packed.push((Call::ProveFraud { proof: proof.clone() }, vec![position]));
+            }
         }
     }
     packed.extend(starts.call(|records| Call::Start { records }));

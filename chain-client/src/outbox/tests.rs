@@ -4,11 +4,13 @@ use super::*;
 use crate::{
     entries,
     fake::{event, FakeChain},
-    Call, SubmitError,
+    Call, Dispute, DisputeStatus, SubmitError,
 };
 use codec::Encode;
 use sp_runtime::MultiSignature;
 use starling_primitives::{
+    fraud::{Evidence, Fraud, FraudProof},
+    receipt::{Receipt, SignedReceipt},
     records::{Delivery, Finished, FinishedIn, InferenceRecord, InferenceResult, InferenceState, Started},
     request::{Authorization, SignedAuthorization},
     verdict::{Figures, Outcome, PanelCommit, PanelReveal, Verdict},
@@ -545,4 +547,71 @@ async fn calls_leave_in_the_order_of_their_kinds() {
     world.block().await;
     let names: Vec<_> = world.fake.submitted().iter().map(|call| call.path().1).collect();
     assert_eq!(names, ["contribute", "start", "finish"]);
+}
+
+fn proof() -> FraudProof {
+    let receipt =
+        Receipt { epoch: 0, epoch_seed: H256::zero(), executor: account(3), finished: finished(1).finished };
+    FraudProof {
+        inference: InferenceId { epoch: 0, index: 4 },
+        receipt: SignedReceipt { receipt, worker: Default::default(), signature: Default::default() },
+        evidence: Evidence::Contradiction,
+    }
+}
+
+/// An answer falls by the proof, as the pallet has it.
+fn imitate_fraud_proofs(fake: &FakeChain) {
+    fake.on_call(|state, _, call| {
+        let Call::ProveFraud { proof } = call else { return Vec::new() };
+        let InferenceId { epoch, index } = proof.inference;
+        let status = DisputeStatus::Invalid;
+        let dispute = Dispute { opened_at: state.number, accuser: None, panels: 0, due: 0, status };
+        state.put(&entries::DISPUTES, (epoch, index), &dispute);
+        Vec::new()
+    });
+}
+
+#[tokio::test]
+async fn a_proof_is_sent_only_while_the_chain_says_that_it_holds() {
+    let mut world = World::new().await;
+    imitate_fraud_proofs(&world.fake);
+    let item = Item::ProveFraud(Box::new(proof()));
+    world.put(&item).await;
+    world.fake.on_api(|function, _| (function == "StarlingApi_fraud").then(|| None::<Fraud>.encode()));
+    for _ in 0..RETRY_BLOCKS + 2 {
+        world.block().await;
+    }
+    assert_eq!(world.fake.submitted(), []);
+    world.fake.on_api(|_, arguments| {
+        assert_eq!(arguments, proof().encode());
+        Some(Some(Fraud::Contradiction).encode())
+    });
+    world.block().await;
+    // Sent; a new process does not send it again.
+    world.restart().await;
+    world.pass().await;
+    assert_eq!(world.fake.submitted(), [Call::ProveFraud { proof: Box::new(proof()) }]);
+    world.block().await;
+    world.fake.finalize();
+    world.pass().await;
+    assert_eq!(world.state(&item).await, ItemState::Done);
+    assert_eq!(world.fake.submitted().len(), 1);
+}
+
+#[tokio::test]
+async fn a_proof_about_an_answer_that_has_fallen_is_done() {
+    let world = World::new().await;
+    let item = Item::ProveFraud(Box::new(proof()));
+    world.fake.on_api(|_, _| Some(None::<Fraud>.encode()));
+    world.fake.write(|state| {
+        let status = DisputeStatus::Invalid;
+        let dispute = Dispute { opened_at: 1, accuser: Some(account(5)), panels: 1, due: 0, status };
+        state.put(&entries::DISPUTES, (0, 4), &dispute);
+    });
+    world.put(&item).await;
+    world.block().await;
+    world.fake.finalize();
+    world.pass().await;
+    assert_eq!(world.state(&item).await, ItemState::Done);
+    assert_eq!(world.fake.submitted(), []);
 }

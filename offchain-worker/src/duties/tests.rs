@@ -1,5 +1,7 @@
 //! Duties against a chain in memory, with helpers that do what a test tells them.
 
+mod fraud;
+
 use super::*;
 use crate::{
     context::{
@@ -328,8 +330,12 @@ impl World {
             first_verdict_at: None,
         };
         self.put_record(index, &record);
-        let answer =
-            ServedTranscript { transcript: served, prompt_tokens: PROMPT.to_vec(), constraint: None };
+        let answer = ServedTranscript {
+            transcript: served,
+            prompt_tokens: PROMPT.to_vec(),
+            constraint: None,
+            receipt: None,
+        };
         self.fakes.served.lock().unwrap().insert(request_id, answer);
         request_id
     }

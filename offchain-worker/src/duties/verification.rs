@@ -4,6 +4,7 @@
 //! prompt from the executor, replays them against what is on chain, and has an ML node of this host measure them.
 //! Checks run behind requests, a few at a time.
 
+mod fraud;
 mod panels;
 
 use super::{with_sources, DutyError};
@@ -15,6 +16,7 @@ use starling_chain_client::{BlockTick, ChainView, Item, PlacedRecord};
 use starling_math::{clock, draw, duty};
 use starling_primitives::{
     constraint::check_bound,
+    fraud::FraudProof,
     profile::Profile,
     records::{Finished, InferenceRecord},
     replay::{replay_with, Checks},
@@ -78,7 +80,11 @@ struct Job {
 /// What a check came to.
 enum Checked {
     /// A verdict.
-    Outcome(Outcome),
+    Outcome {
+        outcome: Outcome,
+        /// Makes the answer fall without a vote.
+        proof: Option<Box<FraudProof>>,
+    },
     /// The executor does not serve it, for now.
     NotServed(HelperError),
     /// This host cannot check it, for now.
@@ -371,7 +377,12 @@ impl Verification {
         job.running = false;
         let waited = tick.number.saturating_sub(job.first_try);
         match result {
-            Ok(Checked::Outcome(outcome)) => {
+            Ok(Checked::Outcome { outcome, proof }) => {
+                // Before the outcome: should the process die in between, the next one checks again and finds it again.
+                if let Some(proof) = proof {
+                    let item = Item::ProveFraud(proof);
+                    self.context.outbox.enqueue(&item, last_block_for_verdicts(id, tick)).await?;
+                }
                 // Durable before it is said: should the process die here, the next one says it.
                 self.context.store.put_verified(id, &outcome).await?;
                 duties.done.insert(id.index);
@@ -422,14 +433,18 @@ impl Verification {
     }
 
     async fn submit(&self, id: InferenceId, outcome: Outcome, tick: BlockTick) -> Result<(), DutyError> {
-        // Verdicts are taken until the epoch after the inference's ends.
-        let end = clock::epoch_end(&tick.epoch);
-        let deadline = match id.epoch < tick.epoch.index {
-            true => end.saturating_sub(1),
-            false => end.saturating_add(tick.epoch.schedule.epoch_blocks),
-        };
-        self.context.outbox.enqueue(&Item::Verdict(Verdict { inference: id, outcome }), deadline).await?;
+        let item = Item::Verdict(Verdict { inference: id, outcome });
+        self.context.outbox.enqueue(&item, last_block_for_verdicts(id, tick)).await?;
         Ok(())
+    }
+}
+
+/// Verdicts are taken until the epoch after the inference's ends.
+fn last_block_for_verdicts(id: InferenceId, tick: BlockTick) -> BlockNumber {
+    let end = clock::epoch_end(&tick.epoch);
+    match id.epoch < tick.epoch.index {
+        true => end.saturating_sub(1),
+        false => end.saturating_add(tick.epoch.schedule.epoch_blocks),
     }
 }
 
@@ -488,13 +503,27 @@ impl Check {
             completion_tokens: result.completion_tokens,
         };
         let tape_seed = tape_seed(&self.epoch_seed, &record.request_id);
-        let context::ServedTranscript { transcript, prompt_tokens, constraint } = served;
+        let context::ServedTranscript { transcript, prompt_tokens, constraint, receipt } = served;
+        let accused = fraud::Accused {
+            id: self.id,
+            executor: &record.executor,
+            epoch_seed: self.epoch_seed,
+            finished: &expected,
+            profile: (record.profile, &profile),
+        };
+        let proof = accused.prove(&view, self.context.genesis, receipt, &transcript).await?;
         let item = VerifyItem { transcript, prompt_tokens, tape_seed, constraint };
-        if let Err(error) = replayed(&item, &expected, (record.profile, &profile), &end_tokens) {
-            tracing::warn!(target: "duties::verification", epoch = self.id.epoch, index = self.id.index, executor = %record.executor, error, "the transcript does not replay");
-            return Ok(Checked::Outcome(Outcome::ReplayFailed));
-        }
-        measure(&*self.verifier, record.profile, item).await
+        let checked = match replayed(&item, &expected, (record.profile, &profile), &end_tokens) {
+            Ok(()) => measure(&*self.verifier, record.profile, item).await,
+            Err(error) => {
+                tracing::warn!(target: "duties::verification", epoch = self.id.epoch, index = self.id.index, executor = %record.executor, error, "the transcript does not replay");
+                Ok(Outcome::ReplayFailed)
+            }
+        };
+        Ok(match checked {
+            Ok(outcome) => Checked::Outcome { outcome, proof },
+            Err(reason) => Checked::NotNow(reason),
+        })
     }
 }
 
@@ -525,24 +554,17 @@ fn replayed(
     }
 }
 
-async fn measure(
-    verifier: &dyn Verifier,
-    profile: ProfileId,
-    item: VerifyItem,
-) -> Result<Checked, DutyError> {
-    match verifier.verify(profile, vec![item]).await {
-        Ok(outcomes) => Ok(match outcomes.into_iter().next() {
-            Some(VerifyOutcome::Measured(figures)) => Checked::Outcome(Outcome::Measured(figures)),
-            Some(VerifyOutcome::ReplayFailed(reason)) => {
-                // Two replays of the same bytes cannot disagree; the node is not what it should be.
-                Checked::NotNow(format!("the ML node's replay disagrees: {reason}"))
-            }
-            Some(VerifyOutcome::ConstraintBroken(reason)) => {
-                tracing::warn!(target: "duties::verification", reason, "the answer does not keep to its constraint");
-                Checked::Outcome(Outcome::ReplayFailed)
-            }
-            None => Checked::NotNow("the ML node gave no answer".into()),
-        }),
-        Err(error) => Ok(Checked::NotNow(error.to_string())),
+/// What an ML node of this host finds, or why none can say now.
+async fn measure(verifier: &dyn Verifier, profile: ProfileId, item: VerifyItem) -> Result<Outcome, String> {
+    let outcomes = verifier.verify(profile, vec![item]).await.map_err(|error| error.to_string())?;
+    match outcomes.into_iter().next() {
+        Some(VerifyOutcome::Measured(figures)) => Ok(Outcome::Measured(figures)),
+        // Two replays of the same bytes cannot disagree; the node is not what it should be.
+        Some(VerifyOutcome::ReplayFailed(reason)) => Err(format!("the ML node's replay disagrees: {reason}")),
+        Some(VerifyOutcome::ConstraintBroken(reason)) => {
+            tracing::warn!(target: "duties::verification", reason, "the answer does not keep to its constraint");
+            Ok(Outcome::ReplayFailed)
+        }
+        None => Err("the ML node gave no answer".into()),
     }
 }

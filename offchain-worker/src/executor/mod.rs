@@ -296,8 +296,8 @@ impl Executor {
         }
     }
 
-    /// Makes the transcript durable, and the records with their fallback, and signs. Nothing is announced when that
-    /// fails. Returns the record for the outbox, whose slower way to the disk nobody has to wait for.
+    /// Signs, and makes the transcript with that receipt durable, and the records with their fallback. Nothing is announced
+    /// when that fails. Returns the record for the outbox, whose slower way to the disk nobody has to wait for.
     async fn finish(
         &self,
         request: &ExecuteRequest,
@@ -323,10 +323,15 @@ impl Executor {
         };
         let view = inner.network.view();
         let deadline = fallback::finish_deadline(&view);
+        let receipt = Receipt {
+            epoch: checked.epoch.index,
+            epoch_seed: checked.epoch.seed,
+            executor: inner.context.host.clone(),
+            finished: finished.clone(),
+        };
+        let receipt = inner.keys.sign_receipt(&inner.context.genesis, receipt);
         let stored = tokio::try_join!(
-            async {
-                inner.context.store.put_transcript(&finished.request_id, transcript).await.map_err(loggable)
-            },
+            async { inner.context.store.put_answer(transcript, &receipt).await.map_err(loggable) },
             async { inner.fallback.remember(&started, &finished, view.number()).await.map_err(loggable) },
         );
         match stored {
@@ -341,14 +346,8 @@ impl Executor {
             }
         }
         promised.keep(request.authorization.authorization.expires_at);
-        let receipt = Receipt {
-            epoch: checked.epoch.index,
-            epoch_seed: checked.epoch.seed,
-            executor: inner.context.host.clone(),
-            finished: finished.clone(),
-        };
         let record = FinishedIn { epoch: checked.epoch.index, finished };
-        Some((inner.keys.sign_receipt(&inner.context.genesis, receipt), Item::Finish(record), deadline))
+        Some((receipt, Item::Finish(record), deadline))
     }
 }
 

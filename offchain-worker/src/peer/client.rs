@@ -184,6 +184,7 @@ impl Peers for PeerClient {
             transcript: decode_transcript(&served.transcript)?,
             prompt_tokens: served.prompt_tokens,
             constraint: served.constraint,
+            receipt: served.receipt,
         })
     }
 

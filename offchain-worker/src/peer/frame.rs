@@ -173,6 +173,7 @@ mod tests {
                 transcript: transcript.clone(),
                 prompt_tokens: vec![1, 2],
                 constraint: None,
+                receipt: None,
             })
             .encode(),
             SprintQuery { epoch: 1, profile: 0, nonces: vec![1, 2, 3] }.encode(),

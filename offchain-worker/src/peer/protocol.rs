@@ -13,8 +13,8 @@ use starling_primitives::{
 
 /// Gateway to executor: run this request, and stream its tokens back.
 pub const EXECUTE: StreamProtocol = StreamProtocol::new("/starling/execute/1");
-/// Verifier to executor: the transcript and the payload of an inference.
-pub const TRANSCRIPT: StreamProtocol = StreamProtocol::new("/starling/transcript/1");
+/// Verifier to executor: the transcript and the payload of an inference, with the executor's receipt.
+pub const TRANSCRIPT: StreamProtocol = StreamProtocol::new("/starling/transcript/2");
 /// Verifier to prover: leaves of a sprint commitment with their proofs.
 pub const SPRINT: StreamProtocol = StreamProtocol::new("/starling/sprint/1");
 
@@ -145,6 +145,9 @@ pub struct ServedTranscript {
     pub prompt_tokens: Vec<u32>,
     /// What the answer had to keep to.
     pub constraint: Option<Constraint>,
+    /// The executor's word on it, as it signed it when it answered. An executor can refuse it: that spares it a proof, and
+    /// neither a verdict nor a panel.
+    pub receipt: Option<SignedReceipt>,
 }
 
 /// Asks for leaves of the host's commitment.

@@ -133,18 +133,25 @@ impl Store {
         row.map(|row| read("payload", row.try_get(0)?)).transpose()
     }
 
-    /// Keeps the transcript of an answer beside its payload. False when there is no such payload.
-    pub async fn put_transcript(
+    /// Keeps the transcript of an answer beside its payload, and this host's word on it. False, and nothing is kept, when
+    /// there is no such payload.
+    pub async fn put_answer(
         &self,
-        request: &RequestId,
         transcript: &Transcript,
+        receipt: &SignedReceipt,
     ) -> Result<bool, StoreError> {
+        let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
         let result = sqlx::query("UPDATE inferences SET transcript = ? WHERE request_id = ?")
             .bind(transcript.encode())
-            .bind(key(request))
-            .execute(&self.pool)
+            .bind(key(&transcript.header.id()))
+            .execute(&mut *transaction)
             .await?;
-        Ok(result.rows_affected() > 0)
+        if result.rows_affected() == 0 {
+            return Ok(false);
+        }
+        write_receipt(&mut *transaction, receipt).await?;
+        transaction.commit().await?;
+        Ok(true)
     }
 
     /// Transcript and payload of a request; `None` unless both are there.
@@ -163,19 +170,10 @@ impl Store {
 
     /// Keeps an executor's signed word.
     pub async fn put_receipt(&self, receipt: &SignedReceipt) -> Result<(), StoreError> {
-        sqlx::query(
-            "INSERT INTO receipts (request_id, epoch, receipt) VALUES (?, ?, ?)
-             ON CONFLICT (request_id) DO UPDATE SET receipt = excluded.receipt, epoch = excluded.epoch",
-        )
-        .bind(key(&receipt.receipt.finished.request_id))
-        .bind(i64::from(receipt.receipt.epoch))
-        .bind(receipt.encode())
-        .execute(&self.pool)
-        .await?;
-        Ok(())
+        write_receipt(&self.pool, receipt).await
     }
 
-    /// An executor's signed word on a request.
+    /// An executor's signed word on a request: another host's that this one was the gateway of, or its own.
     pub async fn receipt(&self, request: &RequestId) -> Result<Option<SignedReceipt>, StoreError> {
         let row = sqlx::query("SELECT receipt FROM receipts WHERE request_id = ?")
             .bind(key(request))
@@ -247,6 +245,22 @@ impl Store {
         }
         Ok(())
     }
+}
+
+async fn write_receipt(
+    executor: impl sqlx::SqliteExecutor<'_>,
+    receipt: &SignedReceipt,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO receipts (request_id, epoch, receipt) VALUES (?, ?, ?)
+         ON CONFLICT (request_id) DO UPDATE SET receipt = excluded.receipt, epoch = excluded.epoch",
+    )
+    .bind(key(&receipt.receipt.finished.request_id))
+    .bind(i64::from(receipt.receipt.epoch))
+    .bind(receipt.encode())
+    .execute(executor)
+    .await?;
+    Ok(())
 }
 
 fn key(hash: &H256) -> Vec<u8> {

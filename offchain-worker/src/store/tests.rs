@@ -5,6 +5,7 @@ use crate::context::SprintResult;
 use starling_primitives::{
     constraint::TokenBias,
     merkle,
+    receipt::Receipt,
     records::Finished,
     request::{prompt_hash, Authorization, SamplingParams},
     sprint::SprintCommitment,
@@ -52,6 +53,19 @@ fn payload(nonce: u8, epoch: EpochIndex, attempt: u8) -> Payload {
     }
 }
 
+fn receipt(nonce: u8) -> SignedReceipt {
+    let finished = Finished {
+        request_id: header(nonce).id(),
+        response_hash: H256::zero(),
+        transcript_root: H256::zero(),
+        prompt_tokens: 3,
+        completion_tokens: 1,
+    };
+    let executor = AccountId::new([1; 32]);
+    let receipt = Receipt { epoch: 1, epoch_seed: H256::zero(), executor, finished };
+    SignedReceipt { receipt, worker: Default::default(), signature: Default::default() }
+}
+
 async fn store(folder: &tempfile::TempDir) -> Store {
     Store::open(&folder.path().join("store.sqlite")).await.unwrap()
 }
@@ -65,13 +79,15 @@ async fn a_payload_is_taken_once_and_replaced_by_a_later_attempt_only() {
     assert!(first.put_payload(&payload(1, 4, 3)).await.unwrap());
     let id = header(1).id();
     assert!(first.transcript(&id).await.unwrap().is_none());
-    assert!(first.put_transcript(&id, &transcript(1)).await.unwrap());
+    assert!(first.put_answer(&transcript(1), &receipt(1)).await.unwrap());
     assert!(!first.put_payload(&payload(1, 4, 5)).await.unwrap(), "answered");
-    assert!(!first.put_transcript(&header(2).id(), &transcript(2)).await.unwrap(), "no payload");
+    assert!(!first.put_answer(&transcript(2), &receipt(2)).await.unwrap(), "no payload");
     // A new process finds all of it.
     let second = store(&folder).await;
     let (found, of) = second.transcript(&id).await.unwrap().unwrap();
     assert_eq!((found, of.attempt), (transcript(1), 3));
+    assert_eq!(second.receipt(&id).await.unwrap(), Some(receipt(1)));
+    assert_eq!(second.receipt(&header(2).id()).await.unwrap(), None);
 }
 
 #[tokio::test]
@@ -149,22 +165,8 @@ async fn sprint_leaves_prove_themselves_against_the_commitment() {
 async fn receipts_and_progress_read_back() {
     let folder = tempfile::tempdir().unwrap();
     let store = store(&folder).await;
-    let finished = Finished {
-        request_id: header(1).id(),
-        response_hash: H256::zero(),
-        transcript_root: H256::zero(),
-        prompt_tokens: 3,
-        completion_tokens: 1,
-    };
-    let receipt = starling_primitives::receipt::Receipt {
-        epoch: 1,
-        epoch_seed: H256::zero(),
-        executor: AccountId::new([1; 32]),
-        finished,
-    };
-    let signed = SignedReceipt { receipt, worker: Default::default(), signature: Default::default() };
-    store.put_receipt(&signed).await.unwrap();
-    assert_eq!(store.receipt(&header(1).id()).await.unwrap(), Some(signed));
+    store.put_receipt(&receipt(1)).await.unwrap();
+    assert_eq!(store.receipt(&header(1).id()).await.unwrap(), Some(receipt(1)));
     assert_eq!(store.progress("x").await.unwrap(), None);
     store.set_progress("x", 4).await.unwrap();
     store.set_progress("x", 5).await.unwrap();

@@ -13,6 +13,7 @@ use starling_host::{
 };
 use starling_primitives::{
     constraint::{Constraint, TokenBias},
+    receipt::SignedReceipt,
     sprint::SprintTask,
     tape::tape_seed,
     verdict::Figures,
@@ -48,6 +49,11 @@ async fn a_verifier_gets_the_transcript_it_asks_for() {
     assert_eq!(served.transcript.header.constraint, Some(constraint.hash()));
     assert_eq!(constraint.logit_bias, [TokenBias { token: 3, milli: -1_500 }]);
     assert_eq!(constraint.grammar.unwrap().schema, r#"{"type":"object"}"#);
+    // The same word of the executor that the client has.
+    let receipt = hex::decode(answer["starling"]["receipt"].as_str().unwrap()).unwrap();
+    let receipt: SignedReceipt = codec::Decode::decode(&mut receipt.as_slice()).unwrap();
+    assert_eq!(receipt.receipt.finished.transcript_root, served.transcript.root());
+    assert_eq!(served.receipt, Some(receipt));
     let unknown = verifier.agent.peers().fetch_transcript(&executor, H256::zero()).await;
     assert!(matches!(unknown, Err(HelperError::Refused(_))), "{unknown:?}");
 

@@ -3,8 +3,11 @@
 use crate::common::{generate, header, Ids, Model, PLAIN, PROMPT};
 use ::codec::{Decode, Encode};
 use proptest::prelude::*;
+use sp_core::{sr25519, Pair};
 use starling_primitives::{
+    fraud::{self, Known},
     merkle,
+    receipt::{Receipt, SignedReceipt},
     records::{response_hash, Finished},
     replay::{
         prove_fraud, replay, replay_sprint, replay_window, replay_with, Checks, NoFraud, ReplayError,
@@ -427,4 +430,63 @@ proptest! {
             let _ = replay_window(&transcript.header, &seed(), index, bytes, completion_tokens, &strict());
         }
     }
+}
+
+/// What the executor of an answer gives out: its word on it, and the transcript.
+fn given_out((transcript, finished): &(Transcript, Finished)) -> (SignedReceipt, Transcript) {
+    let pair = sr25519::Pair::from_seed(&[3; 32]);
+    let executor = AccountId::new([1; 32]);
+    let receipt = Receipt { epoch: 1, epoch_seed: H256::zero(), executor, finished: finished.clone() };
+    let signature = pair.sign(receipt.signing_hash(&H256::zero()).as_bytes());
+    (SignedReceipt { receipt, worker: pair.public(), signature }, transcript.clone())
+}
+
+/// What is found against an executor that gave this out and put `on_chain` on chain.
+fn found((receipt, transcript): &(SignedReceipt, Transcript), on_chain: &Finished) -> Option<fraud::Fraud> {
+    let known = Known {
+        genesis: &H256::zero(),
+        tape_seed: &seed(),
+        finished: Some(on_chain),
+        profile: transcript.header.profile,
+        vocab_size: VOCAB,
+        top_k: 20,
+    };
+    let evidence = fraud::find(receipt, transcript, &known)?;
+    Some(fraud::judge(receipt, evidence, &known).expect("what is found holds"))
+}
+
+#[test]
+fn what_an_executor_gives_out_convicts_a_liar_and_nobody_else() {
+    let honest = honest();
+    let mut given = given_out(&honest);
+    assert_eq!(found(&given, &honest.1), None);
+    // It signed something else than it put on chain.
+    let on_chain = Finished { response_hash: H256::zero(), ..honest.1.clone() };
+    assert_eq!(found(&given, &on_chain), Some(fraud::Fraud::Contradiction));
+    // Each window shows what is wrong in it.
+    for from in [0, 20, 40, 66] {
+        let (position, record) = position_with_candidates(&honest.0, from, 2);
+        let other = u8::from(record.chosen == 0);
+        let cheat = rebuild(&honest.0, |records| records[position as usize].chosen = other);
+        let fraud = found(&given_out(&cheat), &cheat.1);
+        assert!(
+            matches!(fraud, Some(fraud::Fraud::Window(ReplayError::Chosen { position: at, .. })) if at == position)
+        );
+        // Without its signature nothing is proven.
+        let mut unsigned = given_out(&cheat);
+        unsigned.0.receipt.epoch = 2;
+        assert_eq!(found(&unsigned, &cheat.1), None);
+        // Nor by a transcript that it did not commit to.
+        assert_eq!(found(&(given.0.clone(), cheat.0), &honest.1), None);
+    }
+    given.1.windows.clear();
+    assert_eq!(found(&given, &honest.1), None);
+    given.1.windows = vec![vec![0; 40_000]; 3];
+    assert_eq!(found(&given, &honest.1), None);
+    // The only window replays, and is another answer.
+    let mut model = Model::new(11, VOCAB, Ids::Uniform);
+    let mut short = generate(header(sampling(), 100), &seed(), 20, || model.peaked());
+    short.1.response_hash = H256::zero();
+    let fraud = found(&given_out(&short), &short.1);
+    assert!(matches!(fraud, Some(fraud::Fraud::Window(ReplayError::ResponseHash { .. }))), "{fraud:?}");
 }
