@@ -346,6 +346,7 @@ mod sources {
             constraint: None,
             stop: vec![],
             logprobs: false,
+            perturbation: None,
         })?;
         while let Some(event) = events.recv().await {
             match event {

@@ -66,6 +66,7 @@ impl Generation<'_> {
             constraint: self.request.constraint.clone(),
             stop: self.request.stop.clone(),
             logprobs: true,
+            perturbation: None,
         };
         let mut tried = Vec::new();
         let mut place = place;

@@ -234,7 +234,15 @@ fn generate(source: &mut dyn TokenSource, tape: &Tape) -> Vec<starling_primitive
     let (mut completion, mut records): (Vec<u32>, Vec<_>) = (Vec::new(), Vec::new());
     for position in 0..40 {
         let tokens = completion.last().map_or(vec![5, 6, 7], |token| vec![*token]);
-        let draw = Draw { tape, params: &PARAMS, completion: &completion, position, bias: &[], allowed: &[] };
+        let draw = Draw {
+            tape,
+            params: &PARAMS,
+            completion: &completion,
+            position,
+            bias: &[],
+            allowed: &[],
+            perturbation: None,
+        };
         let chunk = Chunk { sequence: 1, tokens: &tokens, task: Task::Choose(draw) };
         let Output::Chosen(record) = source.step(&[chunk]).unwrap().remove(0) else { panic!() };
         completion.push(record.chosen().unwrap().token);
@@ -272,6 +280,7 @@ fn what_one_engine_makes_the_other_verifies() {
                     position: 0,
                     bias: &[],
                     allowed: &[],
+                    perturbation: None,
                 };
                 let task = Task::Measure(draw, &records);
                 let outputs = source.step(&[Chunk { sequence: 2, tokens, task }]).unwrap();

@@ -133,6 +133,7 @@ impl Engine {
             constraint: None,
             stop: vec![],
             logprobs: false,
+            perturbation: None,
         }
     }
 
