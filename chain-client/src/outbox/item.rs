@@ -3,11 +3,12 @@
 use crate::{call::Call, types::Endpoints};
 use codec::{Decode, Encode};
 use starling_primitives::{
+    plant::Consent,
     records::{Delivered, FinishedIn, Started},
     sprint::{SprintCommitment, SprintVerdict},
     verdict::{Outcome, PanelCommit, PanelReveal, Verdict},
     vrf::VrfProof,
-    AccountId, EpochIndex, ProfileId, RequestId,
+    AccountId, EpochIndex, InferenceId, ProfileId, RequestId, H256,
 };
 use std::collections::BTreeMap;
 
@@ -64,6 +65,24 @@ pub enum Item {
     CommitVerdict(PanelCommit),
     /// Such a verdict. It waits until the panel's members reveal.
     RevealVerdict(PanelReveal),
+    /// A commitment to a plant, or to nothing.
+    CommitPlant {
+        /// Of this epoch.
+        epoch: EpochIndex,
+        /// [`starling_primitives::plant::commitment`], or random bytes.
+        commitment: H256,
+    },
+    /// The reveal of a plant.
+    RevealPlant {
+        /// The answer.
+        inference: InferenceId,
+        /// What opens the commitment.
+        salt: H256,
+        /// That whoever asked agreed.
+        consent: Consent,
+    },
+    /// The contest of a plant that this host approved.
+    ContestPlant(InferenceId),
 }
 
 /// Kinds of items, in the order in which a block's calls are numbered: a request's start comes before its end.
@@ -94,11 +113,17 @@ pub enum Kind {
     CommitVerdict = 10,
     /// [`Item::RevealVerdict`].
     RevealVerdict = 11,
+    /// [`Item::CommitPlant`].
+    CommitPlant = 12,
+    /// [`Item::RevealPlant`].
+    RevealPlant = 13,
+    /// [`Item::ContestPlant`].
+    ContestPlant = 14,
 }
 
 impl Kind {
     /// All kinds, in their order.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 15] = [
         Self::Contribute,
         Self::Commit,
         Self::SprintVerdict,
@@ -111,6 +136,9 @@ impl Kind {
         Self::Announce,
         Self::CommitVerdict,
         Self::RevealVerdict,
+        Self::CommitPlant,
+        Self::RevealPlant,
+        Self::ContestPlant,
     ];
 
     /// Items that one call takes at most; the pallets bound their batches so.
@@ -120,6 +148,7 @@ impl Kind {
             Self::Finish | Self::Deliver => 512,
             Self::SprintVerdict => 64,
             Self::Contribute | Self::Commit | Self::Claim | Self::Announce => 1,
+            Self::CommitPlant | Self::RevealPlant | Self::ContestPlant => 1,
         }
     }
 
@@ -133,6 +162,9 @@ impl Kind {
                 | Self::Claim
                 | Self::CommitVerdict
                 | Self::RevealVerdict
+                | Self::CommitPlant
+                | Self::RevealPlant
+                | Self::ContestPlant
         )
     }
 
@@ -151,6 +183,9 @@ impl Kind {
             Self::Announce => "announce",
             Self::CommitVerdict => "commit_verdict",
             Self::RevealVerdict => "reveal_verdict",
+            Self::CommitPlant => "commit_plant",
+            Self::RevealPlant => "reveal_plant",
+            Self::ContestPlant => "contest_plant",
         }
     }
 }
@@ -171,6 +206,9 @@ impl Item {
             Self::Announce(_) => Kind::Announce,
             Self::CommitVerdict(_) => Kind::CommitVerdict,
             Self::RevealVerdict(_) => Kind::RevealVerdict,
+            Self::CommitPlant { .. } => Kind::CommitPlant,
+            Self::RevealPlant { .. } => Kind::RevealPlant,
+            Self::ContestPlant(_) => Kind::ContestPlant,
         }
     }
 
@@ -185,12 +223,15 @@ impl Item {
             // What could not be fetched at first may be measured later, and is then another verdict.
             Self::Verdict(verdict) => (verdict.inference, verdict.outcome == Outcome::Unavailable).encode(),
             Self::Expire(request) => request.encode(),
-            Self::Contribute { epoch, .. } | Self::Claim { epoch, .. } => epoch.encode(),
+            Self::Contribute { epoch, .. } | Self::Claim { epoch, .. } | Self::CommitPlant { epoch, .. } => {
+                epoch.encode()
+            }
             Self::Commit { epoch, profile, .. } => (epoch, profile).encode(),
             Self::SprintVerdict { epoch, profile, prover, .. } => (epoch, profile, prover).encode(),
             Self::Announce(_) => Vec::new(),
             Self::CommitVerdict(commit) => (commit.inference, commit.round).encode(),
             Self::RevealVerdict(reveal) => (reveal.inference, reveal.round).encode(),
+            Self::RevealPlant { inference, .. } | Self::ContestPlant(inference) => inference.encode(),
         }
     }
 
@@ -250,6 +291,16 @@ pub(super) fn pack(items: &[&Item]) -> Vec<(Call, Vec<usize>)> {
             }
             Item::CommitVerdict(commit) => commitments.push(*commit, position),
             Item::RevealVerdict(reveal) => reveals.push(*reveal, position),
+            Item::CommitPlant { commitment, .. } => {
+                packed.push((Call::CommitPlant { commitment: *commitment }, vec![position]));
+            }
+            Item::RevealPlant { inference, salt, consent } => {
+                let (inference, salt, consent) = (*inference, *salt, consent.clone());
+                packed.push((Call::RevealPlant { inference, salt, consent }, vec![position]));
+            }
+            Item::ContestPlant(inference) => {
+                packed.push((Call::ContestPlant { inference: *inference }, vec![position]));
+            }
         }
     }
     packed.extend(starts.call(|records| Call::Start { records }));
