@@ -114,7 +114,7 @@ async fn generation_ends_at_max_tokens_eos_and_stop_strings() {
 #[tokio::test]
 async fn a_perturbed_answer_replays_and_is_far_from_the_model() {
     let node = Running::demo(Limits::default()).await;
-    let plain = request(node.tokens(LONG), SAMPLED, 120);
+    let plain = request(node.tokens(&LONG.repeat(4)), SAMPLED, 120);
     let noise = |seed| Perturbation { seed: H256::repeat_byte(seed), strength_milli: 500 };
     let perturbed = |seed| GenerateRequest { perturbation: Some(noise(seed)), ..plain.clone() };
     let alone = node.run(&plain).await;
