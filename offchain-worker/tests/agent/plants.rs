@@ -82,7 +82,11 @@ async fn a_plant_is_recorded_served_and_revealed_when_it_is_accused() {
             state.put(&entries::DISPUTES, (EPOCH, id.index), &dispute);
         });
     }
-    let questions: Vec<_> = network.hosts.iter().map(|host| host.node.controls.perturbed.lock().unwrap()[0].prompt_tokens.clone()).collect();
+    let questions: Vec<_> = network
+        .hosts
+        .iter()
+        .map(|host| host.node.controls.perturbed.lock().unwrap()[0].prompt_tokens.clone())
+        .collect();
     assert_ne!(questions[0], questions[1], "each model makes its own up");
     step(&network);
     eventually("both reveals", || async {
@@ -106,7 +110,8 @@ async fn an_answer_that_others_could_approve_is_not_recorded() {
     let network = committed(false).await;
     // What is under way ends before the agents do.
     for host in &network.hosts {
-        let nobody = || async { host.agent.fleet().report().iter().all(|node| node.running == 0).then_some(()) };
+        let nobody =
+            || async { host.agent.fleet().report().iter().all(|node| node.running == 0).then_some(()) };
         eventually("an idle ML node", nobody).await;
     }
     for _ in 0..4 {
