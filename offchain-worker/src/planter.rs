@@ -151,9 +151,10 @@ impl Planter for FleetPlanter {
         };
         let perturbation = Perturbation { seed: noise, strength_milli: STRENGTH_MILLI };
         self.executor.plant(request, perturbation).await.map_err(|refusal| match refusal {
-            Refusal::Busy { .. } | Refusal::NoModel | Refusal::Unavailable | Refusal::NotFunded => {
+            Refusal::Busy { .. } | Refusal::NoModel | Refusal::Unavailable => {
                 HelperError::Unavailable(format!("{refusal:?}"))
             }
+            Refusal::NotFunded => HelperError::Refused("the client's deposit does not cover it".into()),
             other => HelperError::Refused(format!("{other:?}")),
         })
     }

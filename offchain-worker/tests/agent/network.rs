@@ -47,6 +47,20 @@ fn account(pair: &sr25519::Pair) -> AccountId {
     AccountId::from(pair.public())
 }
 
+/// A host that has not said yet where it is.
+fn registered(index: usize) -> HostInfo {
+    HostInfo {
+        worker: account(&pair(&format!("worker{index}"))),
+        worker_since: 0,
+        endpoints: None,
+        profiles: vec![0],
+        status: HostStatus::Active,
+        bond: 0,
+        registered_at: 0,
+        convictions: 0,
+    }
+}
+
 /// Asks until the condition holds; a hang is a failure.
 pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(
     what: &str,
@@ -144,8 +158,12 @@ impl Network {
             state.put(&entries::PROFILE_WEIGHTS, (0, 0), &weights);
             let deposit = Deposit { free: 1_000_000, reserved: 0 };
             state.put(&entries::DEPOSITS, (account(&payer),), &deposit);
+            for (index, account) in accounts.iter().enumerate() {
+                state.put(&entries::HOSTS, (account.clone(),), &registered(index));
+            }
         });
         chain.advance();
+        chain.finalize();
         let mut hosts = Vec::new();
         for (index, account) in accounts.into_iter().enumerate() {
             let node = FakeNode::start().await;
@@ -164,20 +182,12 @@ impl Network {
         for (index, host) in self.hosts.iter().enumerate() {
             let peers = host.agent.peers().network();
             let multiaddrs = peers.listeners().await.iter().map(|a| a.to_string().into_bytes()).collect();
-            let info = HostInfo {
-                worker: account(&pair(&format!("worker{index}"))),
-                worker_since: 0,
-                endpoints: Some(Endpoints {
-                    peer_id: peers.local_peer().to_bytes(),
-                    multiaddrs,
-                    gateway_url: format!("http://{}", host.agent.gateway()).into_bytes(),
-                }),
-                profiles: vec![0],
-                status: HostStatus::Active,
-                bond: 0,
-                registered_at: 0,
-                convictions: 0,
+            let endpoints = Endpoints {
+                peer_id: peers.local_peer().to_bytes(),
+                multiaddrs,
+                gateway_url: format!("http://{}", host.agent.gateway()).into_bytes(),
             };
+            let info = HostInfo { endpoints: Some(endpoints), ..registered(index) };
             self.chain.write(|state| state.put(&entries::HOSTS, (host.account.clone(),), &info));
         }
         self.chain.advance();
