@@ -20,6 +20,7 @@ use starling_math::{clock, draw::DrawTable};
 use starling_primitives::{
     plant::{commitment, Consent},
     request::{Authorization, SignedAuthorization},
+    schedule::EpochState,
     traits::{HostWeight, Round},
     AccountId, BlockNumber, EpochIndex, MultiSignature, ProfileId, H256,
 };
@@ -76,7 +77,7 @@ impl Plants {
             let plant = match &settings {
                 Some(settings) => {
                     let planning = Planning { context: &context, planter: &*planter, settings, view: &view };
-                    match planning.run(epoch).await {
+                    match planning.run(tick).await {
                         Ok(plant) => plant,
                         Err(DutyError::Helper(error)) if error.is_temporary() => {
                             tracing::debug!(target: "duties::plants", epoch, %error, "no question yet");
@@ -120,7 +121,7 @@ impl Plants {
             Some(placed) => self.reveal_in_time(view, tick, &placed, plant).await,
             // It is on its way to the chain, or was forgotten by it.
             None if !current || self.context.store.transcript(&request).await?.is_some() => Ok(()),
-            None if !self.is_free() => Ok(()),
+            None if tick.number < plant.answer_from || !self.is_free() => Ok(()),
             None if !is_early(tick) => {
                 tracing::warn!(target: "duties::plants", epoch, "too late to plant");
                 Ok(self.context.store.give_up_plant(epoch).await?)
@@ -256,10 +257,19 @@ impl Duty for Plants {
     }
 }
 
-/// Whether there is time for an answer, its verdicts, a contest and a panel on that, before the next epoch's claims end.
+/// First block at which there may be too little time for an answer, its verdicts, a contest and a panel on that.
+fn late(epoch: &EpochState) -> BlockNumber {
+    epoch.start.saturating_add(clock::race_start(epoch).saturating_sub(epoch.start) / 2)
+}
+
 fn is_early(tick: BlockTick) -> bool {
-    let start = tick.epoch.start;
-    tick.number.saturating_sub(start) < clock::race_start(&tick.epoch).saturating_sub(start) / 2
+    tick.number < late(&tick.epoch)
+}
+
+/// Some block before it is late, with time for the commitment to become final.
+fn pick_block(tick: BlockTick) -> BlockNumber {
+    let left = late(&tick.epoch).saturating_sub(tick.number);
+    tick.number.saturating_add(rand::rng().random_range(0..=left / 2))
 }
 
 fn weight_of(weights: &[HostWeight], host: &AccountId) -> u64 {
@@ -283,7 +293,8 @@ struct Planning<'a> {
 
 impl Planning<'_> {
     /// `None` when this host is drawn for nothing.
-    async fn run(&self, epoch: EpochIndex) -> Result<Option<Plant>, DutyError> {
+    async fn run(&self, tick: BlockTick) -> Result<Option<Plant>, DutyError> {
+        let epoch = tick.epoch.index;
         let Some(seed) = self.view.seed(Round::Epoch(epoch)).await? else { return Ok(None) };
         let Some((profile, weights)) = self.pick_profile(epoch).await? else { return Ok(None) };
         let Some(gateway) = self.pick_gateway(&weights) else { return Ok(None) };
@@ -305,6 +316,7 @@ impl Planning<'_> {
             salt: H256(rand::random()),
             consent,
             noise: H256(rand::random()),
+            answer_from: pick_block(tick),
         }))
     }
 

@@ -3,7 +3,7 @@
 use super::{read, Store, StoreError};
 use codec::{Decode, Encode};
 use sqlx::Row;
-use starling_primitives::{plant::Consent, request::RequestHeader, AccountId, EpochIndex, H256};
+use starling_primitives::{plant::Consent, request::RequestHeader, AccountId, BlockNumber, EpochIndex, H256};
 
 /// What a host committed itself to in an epoch.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -29,6 +29,8 @@ pub struct Plant {
     pub consent: Consent,
     /// What the noise on the answer follows from.
     pub noise: H256,
+    /// Block from which on it is answered: some time after the commitment, or everybody would know when to look.
+    pub answer_from: BlockNumber,
 }
 
 impl Store {

@@ -204,6 +204,7 @@ fn plan(nonce: u8) -> PlantPlan {
         salt: H256::repeat_byte(nonce),
         consent: Consent { signer: account, signature },
         noise: H256::zero(),
+        answer_from: 7,
     };
     PlantPlan { commitment: H256::repeat_byte(nonce), plant: Some(plant) }
 }

@@ -1,8 +1,8 @@
 //! Answers that are bad on purpose, from the question to the reveal.
 
 use crate::network::{eventually, Network};
-use starling_chain_client::{entries, Call, Dispute, DisputeStatus, PlacedRecord};
-use starling_host::context::Peers;
+use starling_chain_client::{entries, outbox::Kind, Call, Dispute, DisputeStatus, Outbox, PlacedRecord};
+use starling_host::{context::Peers, store::Store};
 use starling_primitives::{
     plant::commitment, records::InferenceState, request::prompt_hash, tape::tape_seed, EpochIndex, H256,
 };
@@ -34,7 +34,14 @@ async fn committed(far: bool) -> Network {
     }
     step(&network);
     eventually("commitments", || async { (commitments(&network).len() == 2).then_some(()) }).await;
-    // The second block is the first one that finds them in a final one.
+    // Each answers in its own time, after its commitment has become final.
+    let mut last = 0;
+    for host in &network.hosts {
+        let store = Store::open(&host.data_dir.join("store.sqlite")).await.unwrap();
+        let plan = store.plant(EPOCH).await.unwrap().expect("it has committed itself");
+        last = last.max(plan.plant.expect("to a plant").answer_from);
+    }
+    network.chain.advance_to(last);
     step(&network);
     step(&network);
     for host in &network.hosts {
@@ -55,13 +62,24 @@ async fn records(network: &Network) -> Vec<PlacedRecord> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_plant_is_recorded_served_and_revealed_when_it_is_accused() {
     let network = committed(true).await;
-    let recorded = eventually("both records", || async {
-        step(&network);
-        let records = records(&network).await;
-        let finished = |placed: &&PlacedRecord| placed.record.state == InferenceState::Finished;
-        (records.iter().filter(finished).count() == 2).then_some(records)
-    })
-    .await;
+    for host in &network.hosts {
+        let outbox = Outbox::open(&host.data_dir.join("outbox.sqlite")).await.unwrap();
+        eventually("an answer to be recorded", || async {
+            (outbox.pending(Kind::Finish, 2).await.unwrap().len() == 1).then_some(())
+        })
+        .await;
+    }
+    let sent = |kind: fn(&Call) -> bool| network.chain.submitted().iter().filter(|call| kind(call)).count();
+    step(&network);
+    let started = || async { (sent(|call| matches!(call, Call::Start { .. })) == 2).then_some(()) };
+    eventually("both starts", started).await;
+    step(&network);
+    let finished = || async { (sent(|call| matches!(call, Call::Finish { .. })) == 2).then_some(()) };
+    eventually("both ends", finished).await;
+    step(&network);
+    let recorded = records(&network).await;
+    assert!(recorded.iter().all(|placed| placed.record.state == InferenceState::Finished), "{recorded:?}");
+    assert_eq!(recorded.len(), 2);
     for (host, other) in [(0, 1), (1, 0)] {
         let (host, other) = (&network.hosts[host], &network.hosts[other]);
         let mine = |placed: &&PlacedRecord| placed.record.executor == host.account;
@@ -89,12 +107,8 @@ async fn a_plant_is_recorded_served_and_revealed_when_it_is_accused() {
         .collect();
     assert_ne!(questions[0], questions[1], "each model makes its own up");
     step(&network);
-    eventually("both reveals", || async {
-        let calls = network.chain.submitted();
-        let revealed = calls.iter().filter(|call| matches!(call, Call::RevealPlant { .. }));
-        (revealed.count() == 2).then_some(())
-    })
-    .await;
+    let revealed = || async { (sent(|call| matches!(call, Call::RevealPlant { .. })) == 2).then_some(()) };
+    eventually("both reveals", revealed).await;
     for call in network.chain.submitted() {
         let Call::RevealPlant { inference, salt, consent } = call else { continue };
         let record = &recorded.iter().find(|placed| placed.id == inference).unwrap().record;

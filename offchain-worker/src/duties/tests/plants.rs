@@ -41,6 +41,15 @@ async fn step(world: &World) -> u32 {
     number
 }
 
+/// To a block in which the commitment is final and the answer due.
+async fn to_answer(world: &World) {
+    let number = step(world).await;
+    if let Some(plant) = plan(world).await.plant.filter(|plant| plant.answer_from > number) {
+        world.to_block(plant.answer_from);
+    }
+    step(world).await;
+}
+
 /// A host with a client, which has committed itself and answered.
 async fn planted() -> (World, PlantPlan) {
     let mut world = World::new().await;
@@ -49,19 +58,9 @@ async fn planted() -> (World, PlantPlan) {
     world.start();
     world.to_block(3);
     let commitment = committed(&world).await;
-    // In a block that may still be undone: nothing is answered.
     put_commitment(&world, commitment);
-    world.fake.advance_to(5);
-    step(&world).await;
-    let answered = || world.fakes.planted.lock().unwrap().len();
-    let world_ref = &world;
-    until("an answer", || async {
-        if answered() == 0 {
-            step(world_ref).await;
-        }
-        answered() > 0
-    })
-    .await;
+    to_answer(&world).await;
+    until("an answer", || async { !world.fakes.planted.lock().unwrap().is_empty() }).await;
     let plan = plan(&world).await;
     (world, plan)
 }
@@ -185,11 +184,10 @@ async fn nothing_is_answered_before_its_commitment_is_final() {
     world.start();
     world.to_block(3);
     let commitment = committed(&world).await;
-    step(&world).await;
+    let number = step(&world).await;
     put_commitment(&world, commitment);
-    for _ in 0..3 {
-        world.fake.advance();
-    }
+    // Best blocks alone, far enough for the answer to be due.
+    world.fake.advance_to(number + 10);
     assert!(world.context.chain.best().unwrap().plant(4, &account(1)).await.unwrap().is_some());
     assert!(world.context.chain.finalized().unwrap().plant(4, &account(1)).await.unwrap().is_none());
     assert!(world.fakes.planted.lock().unwrap().is_empty());
@@ -243,11 +241,8 @@ async fn an_answer_that_is_not_bad_enough_is_forgotten() {
     world.to_block(3);
     let commitment = committed(&world).await;
     put_commitment(&world, commitment);
-    until("it is given up", || async {
-        step(&world).await;
-        plan(&world).await.plant.is_none()
-    })
-    .await;
+    to_answer(&world).await;
+    until("it is given up", || async { plan(&world).await.plant.is_none() }).await;
     for _ in 0..2 {
         step(&world).await;
     }
