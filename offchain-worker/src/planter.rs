@@ -15,7 +15,7 @@ use crate::{
 use async_trait::async_trait;
 use futures::StreamExt;
 use rand::Rng;
-use starling_mlnode_api::{GenerateEvent, GenerateRequest, MlNode, Perturbation};
+use starling_mlnode_api::{GenerateEvent, GenerateRequest, MlNode};
 use starling_primitives::{
     profile::Profile,
     request::{prompt_hash, RequestHeader, SamplingParams},
@@ -30,8 +30,6 @@ const QUESTION_TOKENS: u32 = 48;
 const ANSWER_TOKENS: RangeInclusive<u32> = 64..=256;
 /// Times that a model is asked for a question before it has none.
 const ATTEMPTS: u32 = 4;
-/// Standard deviation of the noise, in 1/1000 of a logit. The text still reads like one.
-const STRENGTH_MILLI: u32 = 500;
 
 /// Plants on this host's ML nodes.
 #[derive(Debug)]
@@ -149,8 +147,7 @@ impl Planter for FleetPlanter {
             stop: Vec::new(),
             constraint,
         };
-        let perturbation = Perturbation { seed: noise, strength_milli: STRENGTH_MILLI };
-        self.executor.plant(request, perturbation).await.map_err(|refusal| match refusal {
+        self.executor.plant(request, noise).await.map_err(|refusal| match refusal {
             Refusal::Busy { .. } | Refusal::NoModel | Refusal::Unavailable => {
                 HelperError::Unavailable(format!("{refusal:?}"))
             }

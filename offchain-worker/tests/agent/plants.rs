@@ -122,8 +122,17 @@ async fn a_plant_is_recorded_served_and_revealed_when_it_is_accused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_that_others_could_approve_is_not_recorded() {
     let network = committed(false).await;
-    // What is under way ends before the agents do.
+    // Stronger noise does not help either. What is under way ends before the agents do.
     for host in &network.hosts {
+        let strengths = || {
+            let asked = host.node.controls.perturbed.lock().unwrap();
+            asked
+                .iter()
+                .flat_map(|request| request.perturbation)
+                .map(|noise| noise.strength_milli)
+                .collect::<Vec<_>>()
+        };
+        eventually("three answers", || async { (strengths() == [500, 1_000, 2_000]).then_some(()) }).await;
         let nobody =
             || async { host.agent.fleet().report().iter().all(|node| node.running == 0).then_some(()) };
         eventually("an idle ML node", nobody).await;
