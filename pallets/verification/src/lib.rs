@@ -1,6 +1,6 @@
 //! # Verification pallet
 //!
-//! Verdicts, coverage, refunds of bad answers, and reputation.
+//! Verdicts, coverage, plants, refunds of bad answers, and reputation.
 //!
 //! ## Overview
 //!
@@ -34,6 +34,11 @@
 //! crosses the test's limit *accuses*. An accused host's reputation counts as 0 from the next epoch on; with a third of
 //! the weight against it, it gets no new work; with half, it is convicted.
 //!
+//! Verifiers that approve without looking are told apart by *plants*: answers that are bad on purpose. Their executor commits itself
+//! before the request is recorded, and reveals the plant with the consent of whoever asked, when others have judged it. Who
+//! approved it may contest that it was bad, before a panel; otherwise it is negligent: reputation 0, and no due of the
+//! running epoch. A plant that the panel finds good convicts its planter.
+//!
 //! ## Low-level details
 //!
 //! * Weights are those of the inference's epoch and profile, without the executor's.
@@ -53,10 +58,13 @@
 //!   panels' votes: a dispute that is still open then ends in the executor's favour.
 //! * Where nobody remains to sit on a panel, nobody contradicts the executor: the answer stands.
 //! * An accuser whom a panel contradicts loses nothing: the executor may have served it other bytes than the panel.
+//! * A revealed plant is a dispute of its own, with panels of its own rounds ([`starling_math::plant`]); it ends any other one about
+//!   the answer. Its approvers are looked for once, when it is revealed, and answer for it when the agenda comes to it.
 //! * The last windows of an epoch close at the first two boundaries of the next one, within its grace.
 //!
 //! ## Limitations
 //!
+//! * Nothing forces a host to plant, and whoever keeps its verdicts back until the last plants are revealed is not tested.
 //! * The accuser's verdict is known to its panel. A member that copies it without looking is right as long as accusers are.
 //! * A receipt is checked against the executor's present worker key: who replaced it can be convicted by votes only.
 //! * One window shows what it holds; a chain of hashes that breaks after the first window, an answer of several windows

@@ -139,6 +139,7 @@ fn valid_messages_come_back() {
             check::<WindowProof>(&message),
             check::<SignedReceipt>(&message),
             check::<FraudProof>(&message),
+            check::<Consent>(&message),
             check::<Transcript>(&message),
         ];
         assert!(message.len() == 96 || decodes.contains(&true), "{} bytes", message.len());
