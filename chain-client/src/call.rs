@@ -5,13 +5,14 @@ use codec::{Compact, Encode};
 use scale_info::{meta_type, MetaType};
 use starling_primitives::{
     fraud::FraudProof,
+    plant::Consent,
     profile::Profile,
     records::{Delivered, FinishedIn, Started},
     schedule::Schedule,
     sprint::{SprintCommitment, SprintVerdict},
     verdict::{PanelCommit, PanelReveal, Verdict},
     vrf::VrfProof,
-    AccountId, Balance, EpochIndex, ProfileId, RequestId,
+    AccountId, Balance, EpochIndex, InferenceId, ProfileId, RequestId, H256,
 };
 
 /// Name and argument types of a call, compared with the runtime by [`crate::shape`].
@@ -195,6 +196,25 @@ calls! {
         /// The proof.
         proof: Box<FraudProof>
     } = "Verification"."prove_fraud";
+    /// A worker commits its host to a plant of this epoch, or to nothing.
+    CommitPlant {
+        /// [`starling_primitives::plant::commitment`], or random bytes.
+        commitment: H256
+    } = "Verification"."commit_plant";
+    /// A worker reveals that its host's answer was a plant.
+    RevealPlant {
+        /// The answer.
+        inference: InferenceId,
+        /// What opens the commitment.
+        salt: H256,
+        /// That whoever asked agreed.
+        consent: Consent
+    } = "Verification"."reveal_plant";
+    /// A worker whose host approved a plant says that it was a good answer.
+    ContestPlant {
+        /// The answer.
+        inference: InferenceId
+    } = "Verification"."contest_plant";
     /// A worker claims its host's due.
     Claim {
         /// Of which epoch.

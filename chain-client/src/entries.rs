@@ -2,7 +2,7 @@
 
 use crate::types::{
     AccountInfo, Boundary, Conviction, CoverageMark, Delegation, Deposit, Dispute, HostInfo, Panel,
-    PanelTally, PotInfo, Seat, SprintVoter, VerdictRecord,
+    PanelTally, Plant, PotInfo, Seat, SprintVoter, VerdictRecord,
 };
 use codec::Encode;
 use scale_info::{meta_type, MetaType, TypeInfo};
@@ -182,6 +182,12 @@ entries! {
     COVERAGE_MARKS = "Verification"."CoverageMarks": (EpochIndex, u32) => CoverageMark;
     /// Hosts convicted of fraud in an epoch.
     CONVICTIONS = "Verification"."Convictions": (EpochIndex, AccountId) => Conviction;
+    /// Plants of hosts.
+    PLANTS = "Verification"."Plants": (EpochIndex, AccountId) => Plant;
+    /// Who approved a revealed plant, while it is open what comes of that.
+    APPROVERS = "Verification"."ApproversOf": (EpochIndex, u32) => Vec<AccountId>;
+    /// Hosts that were found negligent in an epoch, and by which plant.
+    NEGLIGENCES = "Verification"."Negligences": (EpochIndex, AccountId) => InferenceId;
     /// Reputation of hosts.
     REPUTATIONS = "Verification"."Reputations": (AccountId,) => Ppm;
     /// Pots of the epochs.

@@ -135,6 +135,45 @@ pub enum ChainEvent {
         /// What the executor did.
         fraud: Fraud,
     },
+    /// An answer was bad on purpose; the client has its money back.
+    Planted {
+        /// Its place.
+        id: InferenceId,
+        /// What the client got back.
+        refunded: Balance,
+    },
+    /// A host committed itself to what may be a plant.
+    PlantCommitted {
+        /// Who.
+        host: AccountId,
+        /// In which epoch.
+        epoch: EpochIndex,
+    },
+    /// A plant was revealed.
+    PlantRevealed {
+        /// The answer.
+        id: InferenceId,
+        /// Who gave it.
+        planter: AccountId,
+        /// How many verifiers approved it.
+        approvers: u32,
+    },
+    /// A verifier that approved a plant contests it.
+    PlantContested {
+        /// The answer.
+        id: InferenceId,
+        /// Who contests.
+        contester: AccountId,
+    },
+    /// A host approved a plant.
+    Negligent {
+        /// Who.
+        host: AccountId,
+        /// The epoch whose due it lost.
+        epoch: EpochIndex,
+        /// The plant.
+        id: InferenceId,
+    },
     /// A host was convicted.
     Convicted {
         /// Who.
@@ -253,6 +292,7 @@ impl ChainEvent {
                 valid: raw.field("valid")?,
                 refunded: raw.field("refunded")?,
             },
+            "Planted" => Self::Planted { id: raw.field("id")?, refunded: raw.field("refunded")? },
             "RecordRefused" => Self::RecordRefused {
                 request_id: raw.field("request_id")?,
                 reason: raw.field("reason_name")?,
@@ -272,6 +312,18 @@ impl ChainEvent {
                 Self::VerdictRefused { id: raw.field("id")?, reason: raw.field("reason_name")? }
             }
             "FraudProven" => Self::FraudProven { id: raw.field("id")?, fraud: raw.field("fraud")? },
+            "PlantCommitted" => Self::PlantCommitted { host: raw.field("host")?, epoch: raw.field("epoch")? },
+            "PlantRevealed" => Self::PlantRevealed {
+                id: raw.field("id")?,
+                planter: raw.field("planter")?,
+                approvers: raw.field("approvers")?,
+            },
+            "PlantContested" => {
+                Self::PlantContested { id: raw.field("id")?, contester: raw.field("contester")? }
+            }
+            "Negligent" => {
+                Self::Negligent { host: raw.field("host")?, epoch: raw.field("epoch")?, id: raw.field("id")? }
+            }
             "Convicted" => Self::Convicted { host: raw.field("host")? },
             "ReputationChanged" => {
                 Self::ReputationChanged { host: raw.field("host")?, reputation: raw.field("reputation")? }
@@ -323,6 +375,11 @@ events! {
     "Verification"."VerdictSubmitted" { "id": InferenceId, "verifier": AccountId, "passed": bool };
     "Verification"."VerdictRefused" { "id": InferenceId };
     "Verification"."FraudProven" { "id": InferenceId, "fraud": Fraud };
+    "Inference"."Planted" { "id": InferenceId, "refunded": Balance };
+    "Verification"."PlantCommitted" { "host": AccountId, "epoch": EpochIndex };
+    "Verification"."PlantRevealed" { "id": InferenceId, "planter": AccountId, "approvers": u32 };
+    "Verification"."PlantContested" { "id": InferenceId, "contester": AccountId };
+    "Verification"."Negligent" { "host": AccountId, "epoch": EpochIndex, "id": InferenceId };
     "Verification"."Convicted" { "host": AccountId };
     "Verification"."ReputationChanged" { "host": AccountId, "reputation": Ppm };
     "Rewards"."Claimed" { "epoch": EpochIndex, "host": AccountId, "emission": Balance, "fees": Balance };

@@ -157,28 +157,42 @@ pub enum DisputeStatus {
     Valid,
     /// The answer does not stand.
     Invalid,
+    /// The answer was a plant, which those who approved it may contest until the dispute is due.
+    Planted,
 }
 
 impl DisputeStatus {
     /// Whether nothing is decided yet.
     pub fn is_open(self) -> bool {
-        matches!(self, Self::Waiting | Self::Judging)
+        matches!(self, Self::Waiting | Self::Judging | Self::Planted)
     }
 }
 
 /// A disputed inference.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, TypeInfo, serde::Serialize)]
 pub struct Dispute {
-    /// Block of the verdict that opened it.
+    /// Block of the verdict that opened it, or of the reveal of a plant or the contest of it.
     pub opened_at: BlockNumber,
-    /// The verifier that failed the answer first; `None` when a proof made it fall without a dispute.
+    /// The verifier that failed the answer first, or contests that it was a plant; `None` when nobody did.
     pub accuser: Option<AccountId>,
-    /// Panels that were drawn so far.
+    /// Round of the next panel: the number of those drawn so far, from
+    /// [`FIRST_ROUND`](starling_math::plant::FIRST_ROUND) on when it is about a plant.
     pub panels: PanelRound,
     /// Boundary at which something is to be done about it.
     pub due: u32,
     /// Where it stands.
     pub status: DisputeStatus,
+}
+
+/// A host's plant of an epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, TypeInfo)]
+pub struct Plant {
+    /// What it committed itself to.
+    pub commitment: H256,
+    /// Block of the commitment: earlier than that of the request's record.
+    pub committed_at: BlockNumber,
+    /// Index of the inference, once it is revealed.
+    pub revealed: Option<u32>,
 }
 
 /// The newest boundary of a coverage window.

@@ -355,6 +355,27 @@ impl ChainView {
         Ok(self.get(&entries::LAST_BOUNDARY, ()).await?.unwrap_or_default())
     }
 
+    /// A host's plant of an epoch, once it has committed itself.
+    pub async fn plant(&self, epoch: EpochIndex, host: &AccountId) -> Result<Option<Plant>, ChainError> {
+        self.get(&entries::PLANTS, (epoch, host.clone())).await
+    }
+
+    /// Whether a host approved a revealed plant, and it is open what comes of that. It may contest while the dispute's status
+    /// is [`DisputeStatus::Planted`].
+    pub async fn has_approved(&self, id: InferenceId, host: &AccountId) -> Result<bool, ChainError> {
+        let approvers = self.get(&entries::APPROVERS, (id.epoch, id.index)).await?.unwrap_or_default();
+        Ok(approvers.binary_search(host).is_ok())
+    }
+
+    /// The plant by which a host was found negligent in an epoch.
+    pub async fn negligence(
+        &self,
+        epoch: EpochIndex,
+        host: &AccountId,
+    ) -> Result<Option<InferenceId>, ChainError> {
+        self.get(&entries::NEGLIGENCES, (epoch, host.clone())).await
+    }
+
     /// Whether a host was convicted of fraud in an epoch.
     pub async fn is_convicted(&self, epoch: EpochIndex, host: &AccountId) -> Result<bool, ChainError> {
         Ok(self.get(&entries::CONVICTIONS, (epoch, host.clone())).await?.is_some())

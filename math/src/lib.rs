@@ -18,6 +18,7 @@ pub mod emission;
 pub mod evidence;
 pub mod judge;
 pub mod panel;
+pub mod plant;
 pub mod reputation;
 pub mod room;
 pub mod weights;

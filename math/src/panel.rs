@@ -45,6 +45,16 @@ pub fn over_at(drawn: u32) -> u32 {
     drawn.saturating_add(COMMIT_WINDOWS).saturating_add(REVEAL_WINDOWS)
 }
 
+/// Whether this is the first panel on what it judges: the smaller one.
+pub fn is_first(round: PanelRound) -> bool {
+    round.is_multiple_of(PANELS)
+}
+
+/// Whether another panel follows after `drawn` ones, if none has decided.
+pub fn another_follows(drawn: PanelRound) -> bool {
+    !drawn.is_multiple_of(PANELS)
+}
+
 /// What a panel judges.
 #[derive(Clone, Copy, Debug)]
 pub struct Case<'a> {

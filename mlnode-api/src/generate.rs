@@ -25,6 +25,27 @@ pub struct GenerateRequest {
     /// Whether [`GenerateEvent::Token`] carries the candidates.
     #[serde(default)]
     pub logprobs: bool,
+    /// Makes the answer a wrong one that nothing but a pass of the model shows. A host asks for it to see whether others look;
+    /// clients have no way to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub perturbation: Option<Perturbation>,
+}
+
+/// Noise on the logits of every generated token: about normally distributed, and a function of the seed, the token's place in
+/// the completion and its id. It is added before penalties and constraint, so the transcript replays as any other does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Perturbation {
+    /// What the noise follows from. Who knows it can take the noise away again.
+    pub seed: H256,
+    /// Standard deviation of the noise in 1/1000 of a logit, 1..=[`Perturbation::MAX_STRENGTH`]. With 500 a text still reads
+    /// like one, and lies far beyond what honest devices differ by.
+    pub strength_milli: u32,
+}
+
+impl Perturbation {
+    /// Largest standard deviation, in 1/1000 of a logit: nothing is left of the model long before.
+    pub const MAX_STRENGTH: u32 = 100_000;
 }
 
 /// Why a generation ended.

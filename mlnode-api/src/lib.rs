@@ -20,7 +20,7 @@ mod verify;
 pub use client::{ClientConfig, ClientError, EventStream, MlNode, MlNodeClient};
 pub use error::{codes, ErrorBody, ErrorDetail};
 pub use generate::{
-    DetokenizeRequest, DetokenizeResponse, Done, FinishReason, GenerateEvent, GenerateRequest,
+    DetokenizeRequest, DetokenizeResponse, Done, FinishReason, GenerateEvent, GenerateRequest, Perturbation,
     TokenizeRequest, TokenizeResponse,
 };
 pub use manage::{

@@ -4,8 +4,8 @@ use proptest::{prelude::*, sample::Index};
 use serde::{de::DeserializeOwned, Serialize};
 use starling_mlnode_api::{
     Done, ErrorBody, GenerateEvent, GenerateRequest, Health, LoadRequest, ModelsResponse, NodeState,
-    SprintEvent, SprintRunRequest, SprintStatus, TokenizeRequest, TokenizeResponse, UnloadRequest,
-    VerifyItem, VerifyOutcome, VerifyRequest, VerifyResponse,
+    Perturbation, SprintEvent, SprintRunRequest, SprintStatus, TokenizeRequest, TokenizeResponse,
+    UnloadRequest, VerifyItem, VerifyOutcome, VerifyRequest, VerifyResponse,
 };
 use starling_primitives::{
     request::{RequestHeader, SamplingParams},
@@ -57,6 +57,7 @@ fn bodies() -> Vec<Vec<u8>> {
         constraint: None,
         stop: vec!["ä".into()],
         logprobs: true,
+        perturbation: Some(Perturbation { seed: H256::zero(), strength_milli: 500 }),
     };
     let (transcript, prompt_tokens) = (vec![0, 255, 16], vec![5]);
     let item = VerifyItem { transcript, prompt_tokens, tape_seed: H256::zero(), constraint: None };

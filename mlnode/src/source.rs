@@ -7,8 +7,10 @@ use crate::{
     kernel::{Pool, Vector},
     measure::{distance, margin, Own},
     model::{KvBlock, Model, ModelError, Question, Rates, Rows, BLOCK_TOKENS},
+    perturbation::perturb,
     prefix::{block_hash, PrefixCache},
 };
+use starling_mlnode_api::Perturbation;
 use starling_primitives::{
     constraint::TokenBias,
     profile::MAX_K,
@@ -60,6 +62,8 @@ pub struct Draw<'a> {
     pub bias: &'a [TokenBias],
     /// The tokens that may stand at the places from `position` on; without an entry any may.
     pub allowed: &'a [Option<TokenSet>],
+    /// Noise that is added to the logits before anything else.
+    pub perturbation: Option<Perturbation>,
 }
 
 /// What is wanted of a chunk.
@@ -262,17 +266,33 @@ impl<M: Model> ModelSource<M> {
         // What a grammar allows is a long list, and known here: such rows are looked at here, wherever the model runs.
         if M::DISTRIBUTES && wanted.iter().all(|row| row.allowed().is_none()) {
             let questions: Vec<Question> = wanted.iter().map(Wanted::question).collect();
-            let (all, time) = self.model.distributions(k, &questions)?;
+            let (mut all, time) = self.model.distributions(k, &questions)?;
             self.transcript_time += time;
+            // Noise is made here. The rows beside it were answered as they would have been without it.
+            for (row, (wanted, answer)) in wanted.iter().zip(&mut all).enumerate() {
+                if wanted.draw.perturbation.is_some() {
+                    *answer = self
+                        .look_at(row, std::slice::from_ref(wanted))?
+                        .pop()
+                        .ok_or(ModelError::NotFinite)?;
+                }
+            }
             return Ok(all);
         }
+        self.look_at(0, &wanted)
+    }
+
+    /// Distributions of the rows from `first` on, out of their logits.
+    fn look_at(&mut self, first: usize, wanted: &[Wanted<'_>]) -> Result<Vec<Distribution>, SourceError> {
+        let k = usize::from(self.top_k);
         let vector = Vector::new(self.pool.isa());
         let mut all = Vec::with_capacity(wanted.len());
         for (index, block) in wanted.chunks(ROWS_MAX).enumerate() {
-            let first = index * ROWS_MAX;
+            let first = first + index * ROWS_MAX;
             let logits = self.model.logits(first..first + block.len())?;
             let started = Instant::now();
             for (row, wanted) in block.iter().enumerate() {
+                wanted.perturb(logits.row_mut(row));
                 wanted.penalise(logits.row_mut(row));
                 wanted.constrain(logits.row_mut(row));
             }
@@ -424,6 +444,12 @@ impl<'a> Wanted<'a> {
     pub(crate) fn allowed(&self) -> Option<&TokenSet> {
         let place = self.position.saturating_sub(self.draw.position as usize);
         self.draw.allowed.get(place).and_then(Option::as_ref)
+    }
+
+    fn perturb(&self, logits: &mut [f32]) {
+        if let Some(perturbation) = &self.draw.perturbation {
+            perturb(logits, perturbation, u32::try_from(self.position).unwrap_or(u32::MAX));
+        }
     }
 
     fn constrain(&self, logits: &mut [f32]) {

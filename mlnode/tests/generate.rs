@@ -13,12 +13,12 @@ use starling_mlnode::{
     source::{Chunk, Output, Resources, SequenceId, Shape, SourceError, TokenSource, Waker},
 };
 use starling_mlnode_api::{
-    codes, FinishReason, GenerateRequest, MlNode, NonceRange, SprintEvent, SprintRunRequest, VerifyItem,
-    VerifyOutcome, VerifyRequest,
+    codes, FinishReason, GenerateRequest, MlNode, NonceRange, Perturbation, SprintEvent, SprintRunRequest,
+    VerifyItem, VerifyOutcome, VerifyRequest,
 };
 use starling_primitives::{
-    records::response_hash,
-    replay::replay_sprint,
+    records::{response_hash, Finished},
+    replay::{replay_sprint, replay_with, Checks},
     request::SamplingParams,
     sprint::SprintTask,
     transcript::{window_hash, Transcript},
@@ -109,6 +109,47 @@ async fn generation_ends_at_max_tokens_eos_and_stop_strings() {
     assert_eq!(stopped.done().finish_reason, FinishReason::Stop);
     assert_eq!(stopped.text, whole.text[..cut]);
     assert!(stopped.tokens.len() < whole.tokens.len() && whole.tokens.starts_with(&stopped.tokens));
+}
+
+#[tokio::test]
+async fn a_perturbed_answer_replays_and_is_far_from_the_model() {
+    let node = Running::demo(Limits::default()).await;
+    let plain = request(node.tokens(&LONG.repeat(4)), SAMPLED, 120);
+    let noise = |seed| Perturbation { seed: H256::repeat_byte(seed), strength_milli: 500 };
+    let perturbed = |seed| GenerateRequest { perturbation: Some(noise(seed)), ..plain.clone() };
+    let alone = node.run(&plain).await;
+    // In one batch, and in both orders: the prefix of the one is the other's.
+    let (first, wrong, beside) = (perturbed(1), perturbed(2), plain.clone());
+    let (first, beside, wrong) = tokio::join!(node.run(&first), node.run(&beside), node.run(&wrong));
+    assert_eq!(beside.done().transcript, alone.done().transcript);
+    let afterwards = node.run(&plain).await;
+    assert!(afterwards.done().cached_tokens > 0);
+    assert_eq!(afterwards.done().transcript, alone.done().transcript);
+    // The noise follows from its seed.
+    assert_eq!(node.run(&perturbed(1)).await.done().transcript, first.done().transcript);
+    assert_ne!(first.done().transcript, wrong.done().transcript);
+    assert_ne!(first.done().transcript, alone.done().transcript);
+
+    for answer in [&first, &wrong] {
+        let (done, transcript) = (answer.done(), answer.transcript());
+        let finished = Finished {
+            request_id: plain.header.id(),
+            response_hash: done.response_hash,
+            transcript_root: done.transcript_root,
+            prompt_tokens: done.prompt_tokens,
+            completion_tokens: done.completion_tokens,
+        };
+        let checks = Checks { prompt: Some(&plain.prompt_tokens), vocab_size: None, top_k: Some(20) };
+        replay_with(&transcript, &plain.tape_seed, &finished, &checks).unwrap();
+    }
+    let answers = [&alone, &first, &wrong].map(|answer| item(&plain, &answer.transcript()));
+    let outcomes = verify(&node, answers.to_vec()).await;
+    let (distance, margin) = means(&figures(&outcomes[0]));
+    assert!(distance < 8.0 && margin < 8.0, "{distance} {margin}");
+    for outcome in &outcomes[1..] {
+        let (distance, _) = means(&figures(outcome));
+        assert!(distance > 64.0, "the limits of the demo model are 8: {distance}");
+    }
 }
 
 #[tokio::test]

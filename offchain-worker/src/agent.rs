@@ -4,7 +4,7 @@ use crate::{
     admin::{self, AdminState},
     config::{Config, ConfigError, Secret, ENV_PREFIX},
     context::{AgentContext, DutyHelpers},
-    duties::{self, DutySettings},
+    duties::{self, DutySettings, PlantSettings},
     executor::{Executor, ExecutorParts, Fallback, FallbackError},
     fleet::{with_sources, Fleet, FleetError},
     gateway::{self, GatewayParts, GatewayState},
@@ -14,6 +14,7 @@ use crate::{
     network::{self, Network, NetworkView},
     operator_db::{OperatorDb, OperatorDbError},
     peer::{Peer, PeerClient, PeerEntry, PeerStartError, PeerTable, Services},
+    planter::FleetPlanter,
     store::{Store, StoreError},
     tasks::Tasks,
     tokenizers::{EndTokensOfProfiles, Tokenizers},
@@ -132,6 +133,7 @@ impl Agent {
     pub async fn start(config: Config) -> Result<Self, AgentError> {
         // Whatever is wrong with the keys should show before a node is needed.
         HostKeys::load(&config)?;
+        keys::plants_client(&config)?;
         let chain = connect(&config.chain.url).await?;
         Self::start_on(config, chain).await
     }
@@ -158,7 +160,8 @@ impl Agent {
         let gateway = serve(gateway_listener, gateway::router(state), &requests, accepting.clone())?;
         let admin = serve(admin_listener, admin::router(admin_state), &requests, accepting.clone())?;
         tracing::info!(target: "starling::agent", %gateway, %admin, host = %ground.context.host, "serving");
-        spawn_duties(&config, ground.context, helpers, &peers, &ground.keys, &duties, &end_duties);
+        let plants = plant_settings(&config)?;
+        spawn_duties(&config, ground.context, helpers, &peers, (&ground.keys, plants), &duties, &end_duties);
         let deadline = config.shutdown_deadline();
         Ok(Self { gateway, admin, peers, fleet, deadline, requests, duties, backbone, accepting, end_duties })
     }
@@ -264,11 +267,12 @@ async fn connect_parts(
         ledger,
         db: ground.db.clone(),
         peers: peers.clone(),
-        executor,
+        executor: executor.clone(),
         metrics,
         tokenizers: tokenizers.clone(),
         tasks: requests.clone(),
     });
+    let planter = FleetPlanter::new(executor, fleet.clone(), tokenizers.clone(), network.clone());
     let end_tokens = Arc::new(EndTokensOfProfiles { tokenizers, network: network.clone() });
     let fleet_helper = Arc::new(fleet.clone());
     let helpers = DutyHelpers {
@@ -276,6 +280,7 @@ async fn connect_parts(
         verifier: fleet_helper,
         peers: Arc::new(peers.clone()),
         end_tokens,
+        planter: Arc::new(planter),
     };
     Ok(Parts { network, fleet, peers, gateway, helpers })
 }
@@ -394,12 +399,20 @@ async fn keep_up(
     }
 }
 
+fn plant_settings(config: &Config) -> Result<Option<PlantSettings>, KeyError> {
+    let client = keys::plants_client(config)?;
+    Ok(client.map(|client| PlantSettings {
+        client: Keypair::from(client),
+        authorization_blocks: config.gateway.authorization_blocks,
+    }))
+}
+
 fn spawn_duties(
     config: &Config,
     context: AgentContext,
     helpers: DutyHelpers,
     peers: &PeerClient,
-    keys: &HostKeys,
+    (keys, plants): (&HostKeys, Option<PlantSettings>),
     tasks: &Tasks,
     token: &CancellationToken,
 ) {
@@ -411,7 +424,8 @@ fn spawn_duties(
     }
     let (sender, endpoints) = watch::channel(None);
     tasks.spawn(publish_endpoints(config.clone(), peers.clone(), keys.peer_id(), sender, token.clone()));
-    let settings = DutySettings { verify_concurrency: config.duties.max_parallel_verifications, endpoints };
+    let verify_concurrency = config.duties.max_parallel_verifications;
+    let settings = DutySettings { verify_concurrency, endpoints, plants };
     tasks.spawn(duties::run(context, helpers, settings, token.clone()));
 }
 

@@ -1,14 +1,15 @@
 //! What the parts of the agent share, and the traits by which duties reach ML nodes and other hosts.
 //!
 //! Duties know no HTTP, libp2p or subxt type: `fleet` implements [`SprintRunner`] and [`Verifier`], `peer`
-//! implements [`Peers`], `tokenizers` implements [`EndTokens`].
+//! implements [`Peers`], `tokenizers` implements [`EndTokens`], `planter` implements [`Planter`].
 
-use crate::store::Store;
+use crate::store::{Payload, Store};
 use async_trait::async_trait;
 use starling_chain_client::{ChainClient, Keypair, Outbox};
 use starling_primitives::{
-    constraint::Constraint, merkle::Proof, profile::Profile, receipt::SignedReceipt, sprint::SprintTask,
-    transcript::Transcript, verdict::Figures, AccountId, EpochIndex, ProfileId, RequestId, H256,
+    constraint::Constraint, merkle::Proof, profile::Profile, receipt::SignedReceipt, request::RequestHeader,
+    sprint::SprintTask, transcript::Transcript, verdict::Figures, AccountId, EpochIndex, ProfileId,
+    RequestId, H256,
 };
 use std::{ops::Range, sync::Arc};
 use tokio::sync::mpsc;
@@ -41,6 +42,8 @@ pub struct DutyHelpers {
     pub peers: Arc<dyn Peers>,
     /// Knows where answers end.
     pub end_tokens: Arc<dyn EndTokens>,
+    /// Makes answers that are bad on purpose.
+    pub planter: Arc<dyn Planter>,
 }
 
 /// One nonce of a sprint, done.
@@ -162,6 +165,36 @@ pub trait Peers: Send + Sync + 'static {
 pub trait EndTokens: Send + Sync + 'static {
     /// End-of-sequence tokens of a profile's tokenizer, sorted.
     async fn end_tokens(&self, profile: &Profile) -> Result<Vec<u32>, HelperError>;
+}
+
+/// What a client could ask.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Question {
+    /// The request, with any nonce.
+    pub header: RequestHeader,
+    /// Token ids of its prompt.
+    pub prompt_tokens: Vec<u32>,
+}
+
+/// What came of an answer that was to be bad.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Planting {
+    /// It is kept, and on its way to the chain.
+    Recorded,
+    /// Nobody will hear of it, for this reason. The request is spent.
+    Dropped(String),
+}
+
+/// Makes answers that are bad on purpose, on the ML nodes of this host. Implemented by `planter`.
+#[async_trait]
+pub trait Planter: Send + Sync + 'static {
+    /// A question that nobody has written: the model asks it itself.
+    async fn question(&self, profile: ProfileId) -> Result<Question, HelperError>;
+
+    /// Has a request that this host is drawn for answered with noise on the model, which follows from `noise`, and records
+    /// the answer if this host's own verification finds it far beyond the limits. A temporary error says that nothing was
+    /// begun.
+    async fn answer(&self, payload: Payload, noise: H256) -> Result<Planting, HelperError>;
 }
 
 /// Why a helper did not do it.

@@ -132,6 +132,13 @@ impl HostKeys {
     }
 }
 
+/// The key of the client that plants are asked by; `None` when there is none.
+pub fn plants_client(config: &Config) -> Result<Option<sr25519::Pair>, KeyError> {
+    let plants = &config.plants;
+    let secret = given("plants.client", plants.client.as_ref(), plants.client_file.as_deref())?;
+    secret.map(|secret| sr25519_pair("plants.client", &secret)).transpose()
+}
+
 /// A secret from the environment or its file; `None` when neither is given.
 pub(crate) fn given(
     field: &'static str,

@@ -6,7 +6,7 @@
 //! - [`executor`]: runs requests that gateways forward, on this host's ML nodes.
 //! - [`peer`]: libp2p between hosts. [`fleet`]: ML nodes. [`admin`]: the operator's HTTP.
 //! - [`duties`]: what the clock asks of a host. [`store`]: what it promised to keep.
-//! - [`tokenizers`]: of the profiles, from wherever they can be had.
+//! - [`tokenizers`]: of the profiles, from wherever they can be had. [`planter`]: answers that are bad on purpose.
 //! - [`network`] and [`ledger`]: the chain in memory, and the money that it does not know of yet.
 //!
 //! Nothing in the path of a request waits for a block; what the chain must learn goes through the durable outbox.
@@ -28,6 +28,7 @@ pub mod metrics;
 pub mod network;
 pub mod operator_db;
 pub mod peer;
+pub mod planter;
 pub mod store;
 pub mod tasks;
 pub mod tokenizers;

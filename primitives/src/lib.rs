@@ -18,6 +18,7 @@ pub mod fraud;
 pub mod hashing;
 pub mod ids;
 pub mod merkle;
+pub mod plant;
 pub mod profile;
 pub mod receipt;
 pub mod records;

@@ -87,6 +87,8 @@ pub enum InferenceState {
     Invalid,
     /// Not finished in time; the client has its money back.
     Expired,
+    /// Bad on purpose, as its executor has said; the client has its money back.
+    Planted,
 }
 
 /// One inference as stored on chain.

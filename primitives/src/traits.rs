@@ -167,6 +167,8 @@ pub trait Attendance {
     );
     /// A recorded answer of `executor` does not stand, or its transcript was not to be had.
     fn on_struck(epoch: EpochIndex, profile: ProfileId, executor: &AccountId);
+    /// A recorded answer of `executor` to a request that came through `gateway` was planted: it does not count.
+    fn on_planted(epoch: EpochIndex, profile: ProfileId, executor: &AccountId, gateway: &AccountId);
     /// Whether the host answered so little of what it was drawn for that it has no share of the epoch's emission.
     fn is_absent(epoch: EpochIndex, host: &AccountId) -> bool;
     /// The host claims the epoch: what is known of it is final. Returns [`Self::is_absent`].
@@ -200,6 +202,9 @@ pub trait Inferences {
     /// The answer is proven wrong, whatever was said of it before: as `settle_dispute` with `valid = false`, but from
     /// every state in which the client has paid. Does nothing in the others.
     fn invalidate(id: crate::InferenceId);
+    /// The executor planted the answer: the client has its money back as by `invalidate`, and nothing speaks against the
+    /// executor. Does nothing in the states in which the client has not paid.
+    fn plant(id: crate::InferenceId);
 }
 
 /// Where a proof goes that needs no panel.
@@ -213,6 +218,6 @@ pub trait Court {
 pub trait Duties {
     /// Undone duties of `host` among the given inferences of `epoch`, given its duty secret. Empty: all done.
     fn undone(epoch: EpochIndex, host: &AccountId, secret: &H256, sample: &[u32]) -> Vec<u32>;
-    /// Whether the host was convicted of fraud in `epoch`.
-    fn convicted(epoch: EpochIndex, host: &AccountId) -> bool;
+    /// Whether the host lost its due of `epoch`: it was convicted of fraud, or found negligent.
+    fn forfeits(epoch: EpochIndex, host: &AccountId) -> bool;
 }

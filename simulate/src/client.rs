@@ -6,6 +6,7 @@ use pallet_inference::Call;
 use sp_core::{sr25519, Pair};
 use starling_primitives::{
     hashing::hash_of,
+    plant::Consent,
     records::Started,
     request::{Authorization, SignedAuthorization},
     AccountId, Balance, MultiSignature, RequestId, TOKEN,
@@ -81,6 +82,12 @@ impl Client {
         let signature = self.key.0.sign(authorization.signing_hash(&chain::genesis_hash()).as_bytes());
         let signature = MultiSignature::Sr25519(signature);
         SignedAuthorization { authorization, signer: self.account(), signature }
+    }
+
+    /// That the answer to this request is bad on purpose.
+    pub fn consent(&self, request: &RequestId) -> Consent {
+        let signature = self.key.0.sign(Consent::signing_hash(&chain::genesis_hash(), request).as_bytes());
+        Consent { signer: self.account(), signature: MultiSignature::Sr25519(signature) }
     }
 
     /// Everything that a client can do to have its money back for an answer that it got: take out what is reserved, let

@@ -54,6 +54,12 @@ pub struct Fate {
     pub convictions: u32,
     /// Epoch of the first accusation by a verifier's sequential test.
     pub accused_in: Option<EpochIndex>,
+    /// Epoch in which it was first found negligent.
+    pub negligent_in: Option<EpochIndex>,
+    /// Epochs in which it was.
+    pub negligences: u32,
+    /// Plants that it revealed.
+    pub plants: u32,
     /// Tokens sold that no honest host would have sold, until the first conviction.
     pub bad_tokens: u64,
     /// Answers given.

@@ -6,6 +6,7 @@
 //! * [`votes`]: the seam through which verdicts reach the chain.
 //! * [`model`], [`answer`]: answers with real transcripts of an invented model.
 //! * [`books`]: the books, checked at the end of every epoch.
+//! * `plants`: bad answers on purpose, and who approves them.
 //! * [`crowd`]: a thousand hosts under the rules alone.
 //! * [`tables`]: what it came to.
 //!
@@ -23,6 +24,7 @@ pub mod crowd;
 mod duties;
 pub mod host;
 pub mod model;
+mod plants;
 mod race;
 pub mod scenario;
 mod serving;

@@ -119,7 +119,8 @@ impl Network {
                 println!("{}", serde_json::to_string(summary)?);
             }
         } else {
-            println!("{}\n{}", tables::markdown_rows(&rows), tables::markdown_summaries(&summaries));
+            let (all, summed) = (tables::markdown_rows(&rows), tables::markdown_summaries(&summaries));
+            println!("{all}\n{}\n{summed}", tables::markdown_plants(&rows));
         }
         ensure!(wrong.is_empty(), "what must not happen: {wrong:#?}");
         Ok(())

@@ -2,12 +2,12 @@
 
 use crate::{
     adversaries::{
-        BackFilled, Behaviour, Bent, Canned, Class, Fabricator, Gateway, Honest, Lazy, Leaf, Liar, Noisy,
-        OtherWeights, Quantised, Renter, Shielding, Starver, Withholder,
+        BackFilled, Behaviour, Bent, Canned, Class, Fabricator, FalsePlanter, Gateway, Honest, Lazy, Leaf,
+        Liar, Noisy, OtherWeights, Quantised, Renter, Shielding, Starver, Withholder,
     },
     answer::{Task, Written},
     host::Keys,
-    world::{Member, Simulation, Size},
+    world::{Member, Simulation, Size, Tricks},
 };
 use anyhow::{ensure, Result};
 use rand_chacha::ChaCha8Rng;
@@ -36,29 +36,29 @@ pub struct Scenario {
     pub name: &'static str,
     /// Who is there beside honest hosts, with what must come of them.
     pub cast: fn(u32) -> Vec<(Expect, Member)>,
-    /// Whether a client denies that it got anything.
-    pub clients_deny: bool,
+    /// What else goes on.
+    pub tricks: Tricks,
 }
 
+const NONE: Tricks = Tricks { clients_deny: false, plants: false };
+const PLANTS: Tricks = Tricks { plants: true, ..NONE };
+
 /// All of them; the first one is what the others are compared with.
-pub const SCENARIOS: [Scenario; 13] = [
-    Scenario { name: "honest", cast: |_| Vec::new(), clients_deny: false },
-    Scenario { name: "promised", cast: |hosts| some(hosts, || Noisy, Expect::Spared), clients_deny: false },
-    Scenario {
-        name: "other-weights",
-        cast: |_| vec![one(OtherWeights, Expect::Caught)],
-        clients_deny: false,
-    },
-    Scenario { name: "quantised", cast: |_| quantised(), clients_deny: false },
-    Scenario { name: "dressed-up", cast: |_| dressed_up(), clients_deny: false },
-    Scenario { name: "withheld", cast: |_| vec![one(Withholder, Expect::Open)], clients_deny: false },
-    Scenario { name: "lazy", cast: lazy, clients_deny: false },
-    Scenario { name: "lying", cast: lying, clients_deny: false },
-    Scenario { name: "sybils", cast: |_| sybils(), clients_deny: false },
-    Scenario { name: "fabricated", cast: |_| fabricated(), clients_deny: false },
-    Scenario { name: "rented", cast: |_| vec![one(Renter { factor: 4 }, Expect::Open)], clients_deny: false },
-    Scenario { name: "starved", cast: |_| starved(), clients_deny: false },
-    Scenario { name: "denied", cast: |_| Vec::new(), clients_deny: true },
+pub const SCENARIOS: [Scenario; 14] = [
+    Scenario { name: "honest", cast: |_| Vec::new(), tricks: NONE },
+    Scenario { name: "promised", cast: |hosts| some(hosts, || Noisy, Expect::Spared), tricks: NONE },
+    Scenario { name: "other-weights", cast: |_| vec![one(OtherWeights, Expect::Caught)], tricks: NONE },
+    Scenario { name: "quantised", cast: |_| quantised(), tricks: NONE },
+    Scenario { name: "dressed-up", cast: |_| dressed_up(), tricks: NONE },
+    Scenario { name: "withheld", cast: |_| vec![one(Withholder, Expect::Open)], tricks: NONE },
+    Scenario { name: "lazy", cast: lazy, tricks: PLANTS },
+    Scenario { name: "false-plants", cast: false_plants, tricks: PLANTS },
+    Scenario { name: "lying", cast: lying, tricks: NONE },
+    Scenario { name: "sybils", cast: |_| sybils(), tricks: NONE },
+    Scenario { name: "fabricated", cast: |_| fabricated(), tricks: NONE },
+    Scenario { name: "rented", cast: |_| vec![one(Renter { factor: 4 }, Expect::Open)], tricks: NONE },
+    Scenario { name: "starved", cast: |_| starved(), tricks: NONE },
+    Scenario { name: "denied", cast: |_| Vec::new(), tricks: Tricks { clients_deny: true, plants: false } },
 ];
 
 /// The scenario of this name.
@@ -95,10 +95,15 @@ fn dressed_up() -> Vec<(Expect, Member)> {
     vec![one(BackFilled, Expect::Caught), one(Bent, Expect::Caught), one(Canned::default(), Expect::Caught)]
 }
 
-/// A third approves everything; one cheats.
+/// A third approves everything; one cheats; the others plant bad answers.
 fn lazy(hosts: u32) -> Vec<(Expect, Member)> {
-    let lazy = (0..hosts / 3).map(|_| one(Lazy, Expect::Open));
+    let lazy = (0..hosts / 3).map(|_| one(Lazy, Expect::NoGain));
     lazy.chain([one(OtherWeights, Expect::Caught)]).collect()
+}
+
+/// A tenth says of good answers that they were plants.
+fn false_plants(hosts: u32) -> Vec<(Expect, Member)> {
+    some(hosts.div_ceil(10), || FalsePlanter, Expect::Caught)
 }
 
 /// 33 % of the weight belongs to one operator that rejects what all others do; one of its hosts serves other weights, and
@@ -180,7 +185,7 @@ impl Scenario {
             cast.push(one(Honest, Expect::Spared));
         }
         let (expected, members): (Vec<_>, Vec<_>) = cast.into_iter().unzip();
-        let mut simulation = Simulation::new(self.name, size, members, self.clients_deny);
+        let mut simulation = Simulation::new(self.name, size, members, self.tricks);
         simulation.run()?;
         Ok(Outcome { scenario: self, size, simulation, expected })
     }
@@ -205,6 +210,7 @@ impl Outcome {
                     "{}: an honest host was convicted: {name}",
                     self.scenario.name
                 );
+                ensure!(fate.negligences == 0, "{}: an honest host is negligent: {name}", self.scenario.name);
             }
             match expect {
                 Expect::Caught => {

@@ -26,6 +26,14 @@ pub struct Row {
     pub bad_tokens: f64,
     /// Accused by a verifier's sequential test.
     pub accused: u32,
+    /// Plants that they revealed.
+    pub plants: u32,
+    /// Found negligent at least once.
+    pub negligent: u32,
+    /// Epochs in which they were, over all of them.
+    pub negligences: u32,
+    /// Epochs with weight up to and including the one of the first negligence: the mean and the longest.
+    pub epochs_until_negligent: Option<(f64, u32)>,
     /// Answers of theirs.
     pub answers: u32,
     /// Requests that expired on them.
@@ -87,12 +95,15 @@ fn row(outcome: &Outcome, kind: String, fair: f64) -> Row {
     let hosts: Vec<_> =
         outcome.simulation.hosts().iter().filter(|host| host.behaviour.name() == kind).collect();
     let count = hosts.len() as f64;
-    let caught: Vec<u32> =
-        hosts.iter().filter_map(|host| Some(host.fate.convicted_in? + 1 - host.fate.weight_since?)).collect();
+    let until = |first: fn(&crate::host::Fate) -> Option<u32>| {
+        let epochs: Vec<u32> =
+            hosts.iter().filter_map(|host| Some(first(&host.fate)? + 1 - host.fate.weight_since?)).collect();
+        let mean = f64::from(epochs.iter().sum::<u32>()) / epochs.len().max(1) as f64;
+        epochs.iter().max().map(|longest| (mean, *longest))
+    };
     let share = |host: &crate::host::Host| {
         host.fate.share_ppm_sum as f64 / f64::from(host.fate.epochs_with_weight.max(1)) / 1e4
     };
-    let mean = f64::from(caught.iter().sum::<u32>()) / caught.len().max(1) as f64;
     let earned: f64 = hosts.iter().map(|host| in_tokens(host.fate.earned)).sum();
     let capacity: f64 = hosts.iter().map(|host| f64::from(host.capacity)).sum();
     Row {
@@ -102,9 +113,13 @@ fn row(outcome: &Outcome, kind: String, fair: f64) -> Row {
         hosts: hosts.len() as u32,
         weight_percent: hosts.iter().map(|host| share(host)).sum(),
         convicted: hosts.iter().filter(|host| host.fate.convictions > 0).count() as u32,
-        epochs_until_caught: caught.iter().max().map(|longest| (mean, *longest)),
+        epochs_until_caught: until(|fate| fate.convicted_in),
         bad_tokens: hosts.iter().map(|host| host.fate.bad_tokens as f64).sum::<f64>() / count,
         accused: hosts.iter().filter(|host| host.fate.accused_in.is_some()).count() as u32,
+        plants: hosts.iter().map(|host| host.fate.plants).sum(),
+        negligent: hosts.iter().filter(|host| host.fate.negligences > 0).count() as u32,
+        negligences: hosts.iter().map(|host| host.fate.negligences).sum(),
+        epochs_until_negligent: until(|fate| fate.negligent_in),
         answers: hosts.iter().map(|host| host.fate.answers).sum(),
         expired: hosts.iter().map(|host| host.fate.expired).sum(),
         earned,
@@ -160,6 +175,36 @@ pub fn markdown_rows(rows: &[Row]) -> String {
             row.expired,
             row.earned_percent,
             row.bond_lost,
+        )
+        .expect("a string takes everything");
+    }
+    text
+}
+
+/// What came of plants, as a markdown table; nothing where there were none.
+pub fn markdown_plants(rows: &[Row]) -> String {
+    let planted = |row: &Row| rows.iter().any(|other| other.scenario == row.scenario && other.plants > 0);
+    let mut text = String::new();
+    for row in rows.iter().filter(|row| planted(row)) {
+        if text.is_empty() {
+            text.push_str(
+                "| scenario | hosts that | number | plants | negligent | epochs until then, mean · longest | negligent \
+                 host-epochs | convicted | earned, of an honest host's |\n|---|---|---|---|---|---|---|---|---|\n",
+            );
+        }
+        let until = row.epochs_until_negligent;
+        let until = until.map_or("never".into(), |(mean, most)| format!("{mean:.1} · {most}"));
+        writeln!(
+            text,
+            "| {} | {} | {} | {} | {} | {until} | {} | {} | {:.1} % |",
+            row.scenario,
+            row.kind,
+            row.hosts,
+            row.plants,
+            row.negligent,
+            row.negligences,
+            row.convicted,
+            row.earned_percent,
         )
         .expect("a string takes everything");
     }

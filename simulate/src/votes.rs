@@ -34,7 +34,10 @@ pub fn prove(host: &Host, proof: FraudProof) -> DispatchResult {
 /// The disputes that these events opened.
 pub fn disputes(events: &[RuntimeEvent]) -> Vec<InferenceId> {
     let opened = events.iter().filter_map(|event| match event {
-        RuntimeEvent::Verification(pallet_verification::Event::DisputeOpened { id, .. }) => Some(*id),
+        RuntimeEvent::Verification(
+            pallet_verification::Event::DisputeOpened { id, .. }
+            | pallet_verification::Event::PlantContested { id, .. },
+        ) => Some(*id),
         _ => None,
     });
     opened.collect()
@@ -93,9 +96,11 @@ pub enum Fallen {
     Convicted(AccountId),
     /// A verifier's sequential test accuses it.
     Accused(AccountId),
+    /// It approved a plant.
+    Negligent(AccountId),
 }
 
-/// Convictions and accusations among these events.
+/// Convictions, accusations and negligences among these events.
 pub fn fallen(events: &[RuntimeEvent]) -> Vec<Fallen> {
     use pallet_verification::Event as Verification;
     let found = events.iter().filter_map(|event| match event {
@@ -103,6 +108,9 @@ pub fn fallen(events: &[RuntimeEvent]) -> Vec<Fallen> {
             Some(Fallen::Convicted(host.clone()))
         }
         RuntimeEvent::Verification(Verification::Accused { host, .. }) => Some(Fallen::Accused(host.clone())),
+        RuntimeEvent::Verification(Verification::Negligent { host, .. }) => {
+            Some(Fallen::Negligent(host.clone()))
+        }
         _ => None,
     });
     found.collect()

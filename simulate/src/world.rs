@@ -7,6 +7,7 @@ use crate::{
     chain,
     client::Client,
     host::{Fate, Host, Keys},
+    plants::{self, Plant},
     votes::{self, Fallen},
 };
 use anyhow::{Context, Result};
@@ -53,6 +54,15 @@ pub struct Member {
     pub gang: Option<u32>,
 }
 
+/// What goes on beside what hosts do by themselves.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tricks {
+    /// A client denies that it got anything.
+    pub clients_deny: bool,
+    /// Hosts plant bad answers, each one an epoch.
+    pub plants: bool,
+}
+
 /// A request that is on chain.
 #[derive(Debug)]
 pub(crate) struct Asked {
@@ -96,6 +106,14 @@ pub(crate) struct World {
     /// What members of panels have committed themselves to.
     pub(crate) sealed: BTreeMap<(InferenceId, PanelRound, usize), PanelReveal>,
     pub(crate) requests: u64,
+    /// Whether hosts plant.
+    planting: bool,
+    /// Plants of this epoch that are not revealed.
+    pub(crate) plants: Vec<Plant>,
+    /// Plants that can be contested.
+    pub(crate) revealed: Vec<InferenceId>,
+    /// Requests that planters have tried.
+    pub(crate) tries: u64,
     books: Books,
 }
 
@@ -113,9 +131,10 @@ impl std::fmt::Debug for Simulation {
 
 impl Simulation {
     /// A new chain with these hosts. `name` separates the randomness of simulations of one seed.
-    pub fn new(name: &str, size: Size, members: Vec<Member>, clients_deny: bool) -> Self {
+    pub fn new(name: &str, size: Size, members: Vec<Member>, tricks: Tricks) -> Self {
         let keys: Vec<Keys> = (0..members.len() as u32).map(Keys::of_host).collect();
-        let clients: Vec<Client> = (0..CLIENTS).map(|n| Client::new(n, clients_deny && n == 0)).collect();
+        let clients: Vec<Client> =
+            (0..CLIENTS).map(|n| Client::new(n, tricks.clients_deny && n == 0)).collect();
         let accounts: Vec<AccountId> = clients.iter().map(Client::account).collect();
         let mut chain = chain::new(&keys, &accounts);
         let by_account = keys.iter().enumerate().map(|(n, keys)| (keys.account.clone(), n)).collect();
@@ -141,6 +160,10 @@ impl Simulation {
             disputes: Vec::new(),
             sealed: BTreeMap::new(),
             requests: 0,
+            planting: tricks.plants,
+            plants: Vec::new(),
+            revealed: Vec::new(),
+            tries: 0,
             books: chain.execute_with(Books::open),
         };
         chain.commit_all().expect("the genesis can be committed");
@@ -226,6 +249,9 @@ impl World {
         if offset == 1 {
             self.settle_in();
         }
+        if self.planting {
+            self.plant(epoch.index, offset);
+        }
         self.judge_disputes();
         self.verify_fresh();
         self.vote();
@@ -250,6 +276,16 @@ impl World {
         Ok(())
     }
 
+    /// What planters, and those who approved a plant, do in this block of an epoch.
+    fn plant(&mut self, epoch: EpochIndex, offset: BlockNumber) {
+        match offset {
+            plants::COMMITTED => self.commit_plants(epoch),
+            offset if offset == plants::COMMITTED + 1 => self.answer_plants(epoch),
+            offset => self.reveal_plants(offset >= plants::REVEALED),
+        }
+        self.contest_plants();
+    }
+
     /// Takes in what happened.
     fn note(&mut self, events: &[RuntimeEvent]) {
         let epoch = chain::epoch().index;
@@ -266,6 +302,9 @@ impl World {
                 RuntimeEvent::Inference(pallet_inference::Event::Expired { executor, .. }) => {
                     self.fate(executor).expired += 1;
                 }
+                RuntimeEvent::Verification(pallet_verification::Event::PlantRevealed { planter, .. }) => {
+                    self.fate(planter).plants += 1;
+                }
                 _ => {}
             }
         }
@@ -278,6 +317,11 @@ impl World {
                 }
                 Fallen::Accused(host) => {
                     self.fate(&host).accused_in.get_or_insert(epoch);
+                }
+                Fallen::Negligent(host) => {
+                    let fate = self.fate(&host);
+                    fate.negligent_in.get_or_insert(epoch);
+                    fate.negligences += 1;
                 }
             }
         }

@@ -41,12 +41,24 @@ scenarios! {
     dressed_up_text_is_caught: "dressed-up",
     withholding_transcripts_harms_no_honest_host: "withheld",
     lazy_verifiers_cannot_shield_a_cheat: "lazy",
+    false_planters_convict_only_themselves: "false-plants",
     a_third_of_liars_can_neither_convict_nor_shield: "lying",
     sybils_gain_nothing: "sybils",
     made_up_sprint_work_gains_nothing: "fabricated",
     renting_for_the_race_harms_no_honest_host: "rented",
     a_starved_executor_is_not_convicted: "starved",
     denying_an_answer_does_not_pay: "denied",
+}
+
+#[test]
+fn who_approves_everything_is_found_negligent() {
+    let outcome = run("lazy");
+    let rows = tables::rows(&outcome);
+    let of = |kind: &str| rows.iter().find(|row| row.kind == kind).expect("a row");
+    let (lazy, honest) = (of("lazy verifier"), of("honest"));
+    assert_eq!((lazy.hosts, lazy.negligent, lazy.convicted), (4, 4, 0), "{lazy:?}");
+    assert!(lazy.earned_percent < 80.0, "{lazy:?}");
+    assert!(honest.plants >= 20 && honest.negligent == 0, "{honest:?}");
 }
 
 #[test]

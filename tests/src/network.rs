@@ -51,11 +51,14 @@ pub struct HostSpec {
     /// Whether its agent runs inside its node (`--host-config`) instead of on its own.
     #[serde(default)]
     pub embedded_agent: bool,
+    /// Secret URI of the client that its plants are asked by; without one it plants nothing.
+    #[serde(default)]
+    pub plants: Option<String>,
 }
 
 impl Default for HostSpec {
     fn default() -> Self {
-        Self { ml_nodes: vec![MlNodeSpec::default()], embedded_agent: false }
+        Self { ml_nodes: vec![MlNodeSpec::default()], embedded_agent: false, plants: None }
     }
 }
 
@@ -473,6 +476,9 @@ impl Network {
         fs::create_dir_all(dir.join("agent"))?;
         let name = capitalised(HOST_NAMES[host]);
         write_secret(&dir.join("worker.key"), &format!("//{name}//worker"))?;
+        if let Some(client) = &self.spec.hosts[host].plants {
+            write_secret(&dir.join("plants.key"), client)?;
+        }
         fs::write(self.host_config(host), self.agent_config(host)?)?;
         for n in 0..self.spec.hosts[host].ml_nodes.len() {
             fs::write(dir.join(format!("mlnode{n}.toml")), self.ml_node_config(host, n))?;
@@ -494,6 +500,9 @@ impl Network {
             ports.peer(host),
             ports.admin(host),
         );
+        if self.spec.hosts[host].plants.is_some() {
+            text += "\n[plants]\nclient_file = \"plants.key\"\n";
+        }
         for (n, node) in self.spec.hosts[host].ml_nodes.iter().enumerate() {
             let index = self.spec.ml_index(host, n);
             text += &format!(

@@ -343,6 +343,7 @@ mod sources {
             constraint: None,
             stop: vec![],
             logprobs: false,
+            perturbation: None,
         })?;
         while let Some(event) = events.recv().await {
             match event {

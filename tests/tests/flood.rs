@@ -34,7 +34,7 @@ const PER_CALL: usize = 256;
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flood_of_free_calls_delays_nobody() -> Result<()> {
     let folder = tempfile::Builder::new().prefix("starling-flood-").tempdir()?;
-    let hosts = vec![HostSpec { ml_nodes: Vec::new(), embedded_agent: false }];
+    let hosts = vec![HostSpec { ml_nodes: Vec::new(), ..HostSpec::default() }];
     let spec = Spec { chain: "dev".into(), ports: Ports::free_block()?, hosts, full_node: false };
     let mut network = Network::prepare(folder.path(), spec)?;
     // The chain alone: who sends what is up to the test.

@@ -12,7 +12,7 @@ use starling_primitives::{
     records::{Delivery, InferenceState},
     traits::Round,
     verdict::{Outcome, PanelCommit, PanelReveal, PanelRound, Verdict},
-    AccountId, InferenceId, RequestId,
+    AccountId, EpochIndex, InferenceId, RequestId,
 };
 
 /// What a block says about an item.
@@ -65,7 +65,8 @@ fn of_record(item: &Item, placed: Option<PlacedRecord>) -> Effect {
     let Some(PlacedRecord { record, .. }) = placed else {
         return if matches!(item, Item::Start(_)) { Effect::Absent } else { Effect::Early };
     };
-    let over = matches!(record.state, InferenceState::Expired | InferenceState::Invalid);
+    use InferenceState::{Expired, Invalid, Planted};
+    let over = matches!(record.state, Expired | Invalid | Planted);
     let done = match item {
         Item::Start(started) => record.attempt >= started.attempt || record.state != InferenceState::Started,
         Item::Finish(_) => record.result.is_some(),
@@ -86,6 +87,14 @@ async fn of_duty(view: &ChainView, host: &AccountId, item: &Item) -> Result<Effe
         Item::CommitVerdict(commit) => return of_commit(view, host, commit).await,
         Item::RevealVerdict(reveal) => return of_reveal(view, host, reveal).await,
         Item::ProveFraud(proof) => return of_proof(view, proof).await,
+        Item::CommitPlant { epoch, .. } => return of_commitment(view, host, *epoch).await,
+        Item::RevealPlant { inference, .. } => {
+            view.plant(inference.epoch, host).await?.is_some_and(|plant| plant.revealed.is_some())
+        }
+        // Whoever contests first does so for all.
+        Item::ContestPlant(id) => {
+            view.dispute(*id).await?.is_some_and(|dispute| dispute.status != DisputeStatus::Planted)
+        }
         Item::Contribute { epoch, .. } => {
             view.has_contributed(*epoch, host).await?
                 || view.seed(Round::Epoch(epoch.saturating_add(1))).await?.is_some()
@@ -104,6 +113,15 @@ async fn of_duty(view: &ChainView, host: &AccountId, item: &Item) -> Result<Effe
         Item::Start(_) | Item::Finish(_) | Item::Deliver(_) | Item::Expire(_) | Item::Verdict(_) => false,
     };
     Ok(if done { Effect::Done } else { Effect::Absent })
+}
+
+/// A host commits itself to one plant an epoch, in that epoch.
+async fn of_commitment(view: &ChainView, host: &AccountId, epoch: EpochIndex) -> Result<Effect, ChainError> {
+    if view.plant(epoch, host).await?.is_some() {
+        return Ok(Effect::Done);
+    }
+    let over = view.epoch().await?.index > epoch;
+    Ok(if over { Effect::Void("the epoch is over") } else { Effect::Absent })
 }
 
 /// A commitment is taken as long as members commit, and for good.
@@ -204,7 +222,8 @@ pub(super) fn read_refusal(item: &Item, reason: &str) -> Answer {
         | "TokensOutOfRange"
         | "OwnInference"
         | "NotServing"
-        | "BadFigures" => Answer::Never,
+        | "BadFigures"
+        | "Planted" => Answer::Never,
         _ => Answer::Later,
     }
 }

@@ -4,11 +4,12 @@ use crate::{call::Call, types::Endpoints};
 use codec::{Decode, Encode};
 use starling_primitives::{
     fraud::FraudProof,
+    plant::Consent,
     records::{Delivered, FinishedIn, Started},
     sprint::{SprintCommitment, SprintVerdict},
     verdict::{Outcome, PanelCommit, PanelReveal, Verdict},
     vrf::VrfProof,
-    AccountId, EpochIndex, ProfileId, RequestId,
+    AccountId, EpochIndex, InferenceId, ProfileId, RequestId, H256,
 };
 use std::collections::BTreeMap;
 
@@ -68,6 +69,24 @@ pub enum Item {
     /// A proof that an executor lied. It is sent while the chain says that it holds, and at no other time: one that proves
     /// nothing costs the host a part of its bond.
     ProveFraud(Box<FraudProof>),
+    /// A commitment to a plant, or to nothing.
+    CommitPlant {
+        /// Of this epoch.
+        epoch: EpochIndex,
+        /// [`starling_primitives::plant::commitment`], or random bytes.
+        commitment: H256,
+    },
+    /// The reveal of a plant.
+    RevealPlant {
+        /// The answer.
+        inference: InferenceId,
+        /// What opens the commitment.
+        salt: H256,
+        /// That whoever asked agreed.
+        consent: Consent,
+    },
+    /// The contest of a plant that this host approved.
+    ContestPlant(InferenceId),
 }
 
 /// Kinds of items, in the order in which a block's calls are numbered: a request's start comes before its end.
@@ -100,11 +119,17 @@ pub enum Kind {
     RevealVerdict = 11,
     /// [`Item::ProveFraud`].
     ProveFraud = 12,
+    /// [`Item::CommitPlant`].
+    CommitPlant = 13,
+    /// [`Item::RevealPlant`].
+    RevealPlant = 14,
+    /// [`Item::ContestPlant`].
+    ContestPlant = 15,
 }
 
 impl Kind {
     /// All kinds, in their order.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 16] = [
         Self::Contribute,
         Self::Commit,
         Self::SprintVerdict,
@@ -118,6 +143,9 @@ impl Kind {
         Self::CommitVerdict,
         Self::RevealVerdict,
         Self::ProveFraud,
+        Self::CommitPlant,
+        Self::RevealPlant,
+        Self::ContestPlant,
     ];
 
     /// Items that one call takes at most; the pallets bound their batches so.
@@ -127,6 +155,7 @@ impl Kind {
             Self::Finish | Self::Deliver => 512,
             Self::SprintVerdict => 64,
             Self::Contribute | Self::Commit | Self::Claim | Self::Announce | Self::ProveFraud => 1,
+            Self::CommitPlant | Self::RevealPlant | Self::ContestPlant => 1,
         }
     }
 
@@ -142,6 +171,9 @@ impl Kind {
                 | Self::CommitVerdict
                 | Self::RevealVerdict
                 | Self::ProveFraud
+                | Self::CommitPlant
+                | Self::RevealPlant
+                | Self::ContestPlant
         )
     }
 
@@ -161,6 +193,9 @@ impl Kind {
             Self::CommitVerdict => "commit_verdict",
             Self::RevealVerdict => "reveal_verdict",
             Self::ProveFraud => "prove_fraud",
+            Self::CommitPlant => "commit_plant",
+            Self::RevealPlant => "reveal_plant",
+            Self::ContestPlant => "contest_plant",
         }
     }
 }
@@ -182,6 +217,9 @@ impl Item {
             Self::CommitVerdict(_) => Kind::CommitVerdict,
             Self::RevealVerdict(_) => Kind::RevealVerdict,
             Self::ProveFraud(_) => Kind::ProveFraud,
+            Self::CommitPlant { .. } => Kind::CommitPlant,
+            Self::RevealPlant { .. } => Kind::RevealPlant,
+            Self::ContestPlant(_) => Kind::ContestPlant,
         }
     }
 
@@ -196,13 +234,16 @@ impl Item {
             // What could not be fetched at first may be measured later, and is then another verdict.
             Self::Verdict(verdict) => (verdict.inference, verdict.outcome == Outcome::Unavailable).encode(),
             Self::Expire(request) => request.encode(),
-            Self::Contribute { epoch, .. } | Self::Claim { epoch, .. } => epoch.encode(),
+            Self::Contribute { epoch, .. } | Self::Claim { epoch, .. } | Self::CommitPlant { epoch, .. } => {
+                epoch.encode()
+            }
             Self::Commit { epoch, profile, .. } => (epoch, profile).encode(),
             Self::SprintVerdict { epoch, profile, prover, .. } => (epoch, profile, prover).encode(),
             Self::Announce(_) => Vec::new(),
             Self::CommitVerdict(commit) => (commit.inference, commit.round).encode(),
             Self::RevealVerdict(reveal) => (reveal.inference, reveal.round).encode(),
             Self::ProveFraud(proof) => proof.inference.encode(),
+            Self::RevealPlant { inference, .. } | Self::ContestPlant(inference) => inference.encode(),
         }
     }
 
@@ -264,6 +305,16 @@ pub(super) fn pack(items: &[&Item]) -> Vec<(Call, Vec<usize>)> {
             Item::RevealVerdict(reveal) => reveals.push(*reveal, position),
             Item::ProveFraud(proof) => {
                 packed.push((Call::ProveFraud { proof: proof.clone() }, vec![position]));
+            }
+            Item::CommitPlant { commitment, .. } => {
+                packed.push((Call::CommitPlant { commitment: *commitment }, vec![position]));
+            }
+            Item::RevealPlant { inference, salt, consent } => {
+                let (inference, salt, consent) = (*inference, *salt, consent.clone());
+                packed.push((Call::RevealPlant { inference, salt, consent }, vec![position]));
+            }
+            Item::ContestPlant(inference) => {
+                packed.push((Call::ContestPlant { inference: *inference }, vec![position]));
             }
         }
     }

@@ -10,6 +10,7 @@ use codec::Encode;
 use sp_runtime::MultiSignature;
 use starling_primitives::{
     fraud::{Evidence, Fraud, FraudProof},
+    plant::Consent,
     receipt::{Receipt, SignedReceipt},
     records::{Delivery, Finished, FinishedIn, InferenceRecord, InferenceResult, InferenceState, Started},
     request::{Authorization, SignedAuthorization},
@@ -513,6 +514,48 @@ async fn a_verdict_waits_while_a_panel_judges() {
         world.block().await;
     }
     assert!(matches!(world.fake.submitted().as_slice(), [Call::SubmitVerdicts { .. }, ..]));
+}
+
+#[tokio::test]
+async fn what_is_said_of_plants_is_said_until_it_stands() {
+    let world = World::new().await;
+    let id = InferenceId { epoch: 0, index: 5 };
+    let (commitment, salt) = (H256::repeat_byte(1), H256::repeat_byte(2));
+    let signature = MultiSignature::Sr25519(Default::default());
+    let consent = Consent { signer: account(3), signature };
+    let items = [
+        Item::CommitPlant { epoch: 0, commitment },
+        Item::RevealPlant { inference: id, salt, consent: consent.clone() },
+        Item::ContestPlant(id),
+    ];
+    let place = (0, world.host.clone());
+    let dispute = |status| crate::Dispute { opened_at: 1, accuser: None, panels: 4, due: 4, status };
+    let planted = dispute(crate::DisputeStatus::Planted);
+    world.fake.write(|state| state.put(&entries::DISPUTES, (0, 5), &planted));
+    for item in &items {
+        world.put(item).await;
+    }
+    world.block().await;
+    world.block().await;
+    let expected = [
+        Call::CommitPlant { commitment },
+        Call::RevealPlant { inference: id, salt, consent },
+        Call::ContestPlant { inference: id },
+    ];
+    assert_eq!(world.fake.submitted(), expected);
+    world.fake.write(|state| {
+        let plant = crate::Plant { commitment, committed_at: 1, revealed: Some(5) };
+        state.put(&entries::PLANTS, place, &plant);
+        state.put(&entries::DISPUTES, (0, 5), &dispute(crate::DisputeStatus::Waiting));
+    });
+    for _ in 0..3 {
+        world.block().await;
+        world.fake.finalize();
+    }
+    world.pass().await;
+    for item in &items {
+        assert_eq!(world.state(item).await, ItemState::Done, "{item:?}");
+    }
 }
 
 #[tokio::test]

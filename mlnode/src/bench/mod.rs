@@ -305,8 +305,15 @@ fn generate(
     let (mut prefill, mut making) = (Duration::ZERO, Duration::ZERO);
     let mut made_before = source.transcript_time();
     for position in 0..tokens {
-        let draw =
-            Draw { tape: &tape, params: &PARAMS, completion: &completion, position, bias: &[], allowed: &[] };
+        let draw = Draw {
+            tape: &tape,
+            params: &PARAMS,
+            completion: &completion,
+            position,
+            bias: &[],
+            allowed: &[],
+            perturbation: None,
+        };
         let last = completion.last().copied();
         let next = last.as_slice();
         let new = if position == 0 { prompt } else { next };
@@ -370,6 +377,7 @@ fn check(
             position: 0,
             bias: &[],
             allowed: &[],
+            perturbation: None,
         };
         chunks.push(Chunk { sequence, tokens: &ready.tokens, task: Task::Measure(draw, &ready.records) });
     }

@@ -39,6 +39,7 @@ impl Writing<'_> {
             position,
             bias: &[],
             allowed: &[],
+            perturbation: None,
         };
         let tokens = match self.completion.last() {
             Some(last) => std::slice::from_ref(last),
@@ -178,6 +179,7 @@ fn measure(source: &mut dyn TokenSource, ready: &[(usize, Ready)]) -> Result<Vec
             position: 0,
             bias: &[],
             allowed: &[],
+            perturbation: None,
         };
         chunks.push(Chunk { sequence, tokens: &one.tokens, task: Task::Measure(draw, &one.records) });
     }

@@ -2,7 +2,9 @@
 
 use super::{LoadRefusal, ServedModel};
 use crate::{constraint::Constrained, kv::KvLease, loader::LoadSpec, source::Shape, verify::Ready};
-use starling_mlnode_api::{GenerateEvent, GenerateRequest, NonceRange, SprintEvent, VerifyOutcome};
+use starling_mlnode_api::{
+    GenerateEvent, GenerateRequest, NonceRange, Perturbation, SprintEvent, VerifyOutcome,
+};
 use starling_primitives::{
     constraint::{check_bound, Constraint},
     request::{prompt_hash, RequestHeader, SamplingParams},
@@ -75,6 +77,8 @@ pub struct ValidRequest {
     pub stop: Vec<String>,
     /// Whether events carry the candidates.
     pub logprobs: bool,
+    /// Noise on the logits.
+    pub perturbation: Option<Perturbation>,
 }
 
 impl ValidRequest {
@@ -106,6 +110,11 @@ impl ValidRequest {
         if let Some(param) = out_of_range(&header.sampling, shape.top_k) {
             return refuse(param, "The value is out of range.".into());
         }
+        let strengths = 1..=Perturbation::MAX_STRENGTH;
+        if request.perturbation.is_some_and(|noise| !strengths.contains(&noise.strength_milli)) {
+            let most = Perturbation::MAX_STRENGTH;
+            return refuse("perturbation.strength_milli", format!("The value must be 1 to {most}."));
+        }
         if let Err(error) = check_bound(request.constraint.as_ref(), header, shape.vocab_size) {
             return refuse("constraint", format!("The constraint cannot be taken: {error}."));
         }
@@ -121,6 +130,7 @@ impl ValidRequest {
             constraint: request.constraint.clone(),
             stop: stops.clone(),
             logprobs: request.logprobs,
+            perturbation: request.perturbation,
         })
     }
 
@@ -220,6 +230,7 @@ mod tests {
             constraint: None,
             stop: vec![],
             logprobs: false,
+            perturbation: None,
         }
     }
 
@@ -262,6 +273,10 @@ mod tests {
             },
             "constraint",
         );
+        for strength_milli in [0, Perturbation::MAX_STRENGTH + 1] {
+            let noise = Perturbation { seed: H256::zero(), strength_milli };
+            check(|r| r.perturbation = Some(noise), "perturbation.strength_milli");
+        }
         check(|r| r.stop = vec![String::new()], "stop");
         check(|r| r.stop = vec!["x".into(); 5], "stop");
     }

@@ -264,6 +264,7 @@ impl Engine {
             constraint: None,
             stop: Vec::new(),
             logprobs: false,
+            perturbation: None,
         };
         let valid = ValidRequest::new(&request, &model.shape)?;
         let (events, mut receiver) = mpsc::channel(valid.events_max());

@@ -9,7 +9,7 @@ use crate::{
     verify::Ready,
 };
 use codec::Encode;
-use starling_mlnode_api::{codes, Done, ErrorDetail, FinishReason, GenerateEvent};
+use starling_mlnode_api::{codes, Done, ErrorDetail, FinishReason, GenerateEvent, Perturbation};
 use starling_primitives::{
     records::response_hash,
     request::SamplingParams,
@@ -35,6 +35,7 @@ pub(super) struct Sequence<'a> {
     tape: Tape,
     params: SamplingParams,
     constraint: Option<Constrained>,
+    perturbation: Option<Perturbation>,
     /// What may stand at the places that the next chunk says something about.
     allowed: Vec<Option<TokenSet>>,
     /// The chunk that this was found out for: a source may be asked for the same one again.
@@ -130,6 +131,7 @@ impl<'a> Sequence<'a> {
             tape: Tape::new(&request.tape_seed),
             params,
             constraint,
+            perturbation: request.perturbation,
             allowed: Vec::new(),
             prepared: None,
             kind: Kind::Request(Box::new(answering)),
@@ -148,6 +150,7 @@ impl<'a> Sequence<'a> {
             tape: ready.tape,
             params: ready.params,
             constraint: ready.constraint,
+            perturbation: None,
             allowed: Vec::new(),
             prepared: None,
             kind: Kind::Verification(checking),
@@ -175,6 +178,7 @@ impl<'a> Sequence<'a> {
             tape: Tape::new(&task.tape_seed(nonce)),
             params,
             constraint: None,
+            perturbation: None,
             allowed: Vec::new(),
             prepared: None,
             kind: Kind::Sprint(Racing { run, nonce, builder, decode_tokens: task.decode_tokens }),
@@ -285,6 +289,7 @@ impl<'a> Sequence<'a> {
             position: position as u32,
             bias: self.constraint.as_ref().map_or(&[], |constraint| &constraint.bias),
             allowed: &self.allowed,
+            perturbation: self.perturbation,
         };
         match &self.kind {
             Kind::Verification(checking) => {

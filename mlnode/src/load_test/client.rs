@@ -60,6 +60,7 @@ pub(super) async fn ask(
         constraint: None,
         stop: Vec::new(),
         logprobs: false,
+        perturbation: None,
     };
     let mut answered = Answered::default();
     let (mut events, mut before) = loop {

@@ -95,6 +95,7 @@ fn generate_request(model: &ServedModel, planned: &Planned, choice: u8) -> Gener
         constraint: planned.constraint.clone(),
         stop: planned.stop.clone(),
         logprobs: planned.logprobs.is_some(),
+        perturbation: None,
     }
 }
 

@@ -203,6 +203,7 @@ fn draw_one_token(source: &mut VllmSource, deadline: Instant) -> Result<(), Load
         position: 0,
         bias: &[],
         allowed: &[],
+        perturbation: None,
     };
     let chunk = Chunk { sequence: PROBE, tokens: &[0], task: Task::Choose(draw) };
     loop {

@@ -201,6 +201,10 @@ impl VllmSource {
             remote.taken.extend_from_slice(chunk.tokens);
             return Output::Extended;
         }
+        // It would have to send a number for each token of the vocabulary, at each place.
+        if matches!(&chunk.task, Task::Choose(draw) if draw.perturbation.is_some()) {
+            return Output::Failed("A model that vLLM runs cannot be perturbed.".into());
+        }
         let Some(work) = &mut remote.work else {
             return self.start(chunk);
         };

@@ -297,6 +297,7 @@ pub fn constrained(
         constraint,
         stop: vec![],
         logprobs: false,
+        perturbation: None,
     }
 }
 

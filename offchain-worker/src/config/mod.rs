@@ -92,6 +92,9 @@ pub struct Config {
     /// What the clock asks of a host.
     #[serde(default)]
     pub duties: DutiesConfig,
+    /// Bad answers on purpose, by which verifiers show whether they look.
+    #[serde(default)]
+    pub plants: PlantsConfig,
     /// Logging of the stand-alone binary.
     #[serde(default)]
     pub log: LogConfig,
@@ -310,6 +313,18 @@ impl Default for DutiesConfig {
     }
 }
 
+/// `[plants]`: bad answers on purpose, by which verifiers show whether they look. Without a client the host commits itself
+/// to random bytes each epoch, so that nobody can tell who plants.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PlantsConfig {
+    /// File with the sr25519 key (secret URI) of a client account of the operator's own, with a deposit. It asks the host one
+    /// question an epoch and has its money back when that is revealed. Whoever sees it once knows it: change it now and then.
+    pub client_file: Option<PathBuf>,
+    /// The client's key itself; by environment only.
+    pub client: Option<Secret>,
+}
+
 /// `[log]`: logging of the stand-alone binary.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -329,12 +344,13 @@ impl Default for LogConfig {
 }
 
 /// Secrets that may come by environment but never stand in the file.
-const SECRETS: [(&str, &str); 5] = [
+const SECRETS: [(&str, &str); 6] = [
     ("keys.worker", "KEYS__WORKER"),
     ("keys.peer", "KEYS__PEER"),
     ("keys.delegate", "KEYS__DELEGATE"),
     ("fleet.token", "FLEET__TOKEN"),
     ("admin.token", "ADMIN__TOKEN"),
+    ("plants.client", "PLANTS__CLIENT"),
 ];
 
 impl Config {
@@ -376,6 +392,7 @@ impl Config {
             &mut self.keys.delegate_file,
             &mut self.fleet.token_file,
             &mut self.admin.token_file,
+            &mut self.plants.client_file,
         ]
         .into_iter()
         .flatten()
@@ -513,6 +530,7 @@ mod tests {
             "max_concurrent",
             "enabled",
             "max_parallel_verifications",
+            "client_file",
             "filter",
             "json",
             "shutdown_deadline_ms",

@@ -7,6 +7,7 @@ mod announce;
 mod beacon;
 mod claims;
 mod expiry;
+mod plants;
 mod records;
 mod sprint;
 mod verification;
@@ -16,8 +17,9 @@ use crate::{
     store::StoreError,
 };
 use futures::future::BoxFuture;
-use starling_chain_client::{BlockTick, ChainError, Endpoints, OutboxError, Ticks};
-use starling_primitives::BlockNumber;
+use starling_chain_client::{BlockTick, ChainError, Endpoints, Keypair, OutboxError, Ticks};
+use starling_math::clock;
+use starling_primitives::{BlockNumber, EpochIndex};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
@@ -36,6 +38,17 @@ pub struct DutySettings {
     pub verify_concurrency: usize,
     /// Where this host is reached; `None` as long as it is not known.
     pub endpoints: watch::Receiver<Option<Endpoints>>,
+    /// How it plants; `None`: it only looks as if it could.
+    pub plants: Option<PlantSettings>,
+}
+
+/// How a host plants.
+#[derive(Clone, Debug)]
+pub struct PlantSettings {
+    /// Key of the client that asks.
+    pub client: Keypair,
+    /// Blocks for which its authorizations stay valid: as for other clients, so that they look the same.
+    pub authorization_blocks: BlockNumber,
 }
 
 /// A duty could not be done now; the next block tries again.
@@ -88,6 +101,8 @@ fn spawn_duties(
     tasks.spawn(each(sprint::race::Races::new(context.clone(), helpers.sprint.clone()), shutdown.clone()));
     tasks.spawn(each(sprint::check::Checks::new(context.clone(), helpers.clone()), shutdown.clone()));
     tasks.spawn(each(claims::Claims::new(context.clone(), demand), shutdown.clone()));
+    let plants = plants::Plants::new(context.clone(), helpers.planter.clone(), settings.plants.clone());
+    tasks.spawn(each(plants, shutdown.clone()));
     tasks.spawn(each(announce::Announce::new(context.clone(), settings.endpoints.clone()), shutdown.clone()));
     tasks.spawn(each(Retention { context: context.clone(), pruned: None }, shutdown.clone()));
     tasks.spawn(records::follow(context, helpers, settings, demands, shutdown));
@@ -148,6 +163,16 @@ impl Duty for Retention {
             }
             Ok(())
         })
+    }
+}
+
+/// Last block at which the chain takes verdicts on an epoch's inferences, and reveals of its plants: until the epoch after it
+/// ends.
+fn verdicts_end(epoch: EpochIndex, tick: BlockTick) -> BlockNumber {
+    let end = clock::epoch_end(&tick.epoch);
+    match epoch < tick.epoch.index {
+        true => end.saturating_sub(1),
+        false => end.saturating_add(tick.epoch.schedule.epoch_blocks),
     }
 }
 

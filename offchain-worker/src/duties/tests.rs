@@ -1,14 +1,15 @@
 //! Duties against a chain in memory, with helpers that do what a test tells them.
 
 mod fraud;
+mod plants;
 
 use super::*;
 use crate::{
     context::{
-        EndTokens, Peers, ServedTranscript, SprintLeaf, SprintResult, SprintRunner, Verifier, VerifyItem,
-        VerifyOutcome,
+        EndTokens, Peers, Planter, Planting, Question, ServedTranscript, SprintLeaf, SprintResult,
+        SprintRunner, Verifier, VerifyItem, VerifyOutcome,
     },
-    store::Store,
+    store::{Payload, Store},
 };
 use async_trait::async_trait;
 use codec::Encode;
@@ -35,7 +36,7 @@ use std::{
     collections::HashMap,
     future::Future,
     ops::Range,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, OnceLock},
     time::Duration,
 };
 
@@ -106,6 +107,12 @@ struct Fakes {
     racing: watch::Sender<usize>,
     verified: Mutex<u32>,
     end_tokens: Mutex<Vec<u32>>,
+    /// What was to be answered badly.
+    planted: Mutex<Vec<Payload>>,
+    /// Why the answers are given up; `None` while they are not.
+    given_up: Mutex<Option<String>>,
+    /// Where the others are kept.
+    store: OnceLock<Store>,
 }
 
 /// An ML node at work, until it is dropped.
@@ -205,6 +212,25 @@ impl EndTokens for Fakes {
     }
 }
 
+#[async_trait]
+impl Planter for Fakes {
+    async fn question(&self, _: ProfileId) -> Result<Question, HelperError> {
+        Ok(Question { header: header(0), prompt_tokens: PROMPT.to_vec() })
+    }
+
+    async fn answer(&self, payload: Payload, _: H256) -> Result<Planting, HelperError> {
+        self.planted.lock().unwrap().push(payload.clone());
+        if let Some(reason) = self.given_up.lock().unwrap().clone() {
+            return Ok(Planting::Dropped(reason));
+        }
+        let (answer, receipt) = plants::answer(&payload);
+        let store = self.store.get().unwrap();
+        assert!(store.put_payload(&payload).await.unwrap());
+        assert!(store.put_answer(&answer, &receipt).await.unwrap());
+        Ok(Planting::Recorded)
+    }
+}
+
 struct World {
     _folder: tempfile::TempDir,
     fake: Arc<FakeChain>,
@@ -213,6 +239,7 @@ struct World {
     shutdown: CancellationToken,
     running: Option<tokio::task::JoinHandle<()>>,
     endpoints: watch::Sender<Option<Endpoints>>,
+    plants: Option<PlantSettings>,
 }
 
 impl World {
@@ -261,14 +288,16 @@ impl World {
         });
         fake.advance();
         fake.finalize();
+        let store = OnceLock::from(context.store.clone());
         Self {
             _folder: folder,
             fake,
             context,
-            fakes: Arc::default(),
+            fakes: Arc::new(Fakes { store, ..Fakes::default() }),
             shutdown: CancellationToken::new(),
             running: None,
             endpoints: watch::Sender::new(None),
+            plants: None,
         }
     }
 
@@ -280,8 +309,10 @@ impl World {
             verifier: self.fakes.clone(),
             peers: self.fakes.clone(),
             end_tokens: self.fakes.clone(),
+            planter: self.fakes.clone(),
         };
-        let settings = DutySettings { verify_concurrency: 2, endpoints: self.endpoints.subscribe() };
+        let endpoints = self.endpoints.subscribe();
+        let settings = DutySettings { verify_concurrency: 2, endpoints, plants: self.plants.clone() };
         let (context, shutdown) = (self.context.clone(), self.shutdown.clone());
         self.running = Some(tokio::spawn(run_without_outbox(context, helpers, settings, shutdown)));
     }

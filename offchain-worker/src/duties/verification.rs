@@ -4,16 +4,17 @@
 //! prompt from the executor, replays them against what is on chain, and has an ML node of this host measure them.
 //! Checks run behind requests, a few at a time.
 
+mod contests;
 mod fraud;
 mod panels;
 
-use super::{with_sources, DutyError};
+use super::{verdicts_end, with_sources, DutyError};
 use crate::context::{
     self, AgentContext, DutyHelpers, EndTokens, HelperError, Peers, Verifier, VerifyItem, VerifyOutcome,
 };
 use panels::Seat;
 use starling_chain_client::{BlockTick, ChainView, Item, PlacedRecord};
-use starling_math::{clock, draw, duty};
+use starling_math::{draw, duty, judge};
 use starling_primitives::{
     constraint::check_bound,
     fraud::FraudProof,
@@ -75,6 +76,8 @@ struct Job {
     owed: bool,
     /// A panel waits for it.
     seat: Option<Seat>,
+    /// This host approved it, and it was revealed as a plant: is it good after all?
+    contested: bool,
 }
 
 /// What a check came to.
@@ -82,6 +85,8 @@ enum Checked {
     /// A verdict.
     Outcome {
         outcome: Outcome,
+        /// Whether it lies within the limits.
+        passes: bool,
         /// Makes the answer fall without a vote.
         proof: Option<Box<FraudProof>>,
     },
@@ -104,6 +109,8 @@ pub(super) struct Verification {
     jobs: BTreeMap<InferenceId, Job>,
     /// Panels that know, or will know, what this host found.
     votes: BTreeSet<(InferenceId, PanelRound)>,
+    /// Revealed plants that were looked at, if this host had approved them.
+    plants: BTreeSet<InferenceId>,
     running: JoinSet<(InferenceId, Result<Checked, DutyError>)>,
     ended: Vec<(InferenceId, Result<Checked, DutyError>)>,
 }
@@ -120,6 +127,7 @@ impl Verification {
             demanded: Vec::new(),
             jobs: BTreeMap::new(),
             votes: BTreeSet::new(),
+            plants: BTreeSet::new(),
             running: JoinSet::new(),
             ended: Vec::new(),
         }
@@ -132,6 +140,7 @@ impl Verification {
         self.epochs.retain(|epoch, _| *epoch >= first);
         self.jobs.retain(|id, _| id.epoch >= first);
         self.votes.retain(|(id, _)| id.epoch >= first);
+        self.plants.retain(|id| id.epoch >= first);
         for epoch in first..=tick.epoch.index {
             if self.epochs.contains_key(&epoch) {
                 continue;
@@ -377,11 +386,12 @@ impl Verification {
         job.running = false;
         let waited = tick.number.saturating_sub(job.first_try);
         match result {
-            Ok(Checked::Outcome { outcome, proof }) => {
+            Ok(Checked::Outcome { passes, .. }) if job.contested => self.contest(id, passes, tick).await?,
+            Ok(Checked::Outcome { outcome, proof, .. }) => {
                 // Before the outcome: should the process die in between, the next one checks again and finds it again.
                 if let Some(proof) = proof {
                     let item = Item::ProveFraud(proof);
-                    self.context.outbox.enqueue(&item, last_block_for_verdicts(id, tick)).await?;
+                    self.context.outbox.enqueue(&item, verdicts_end(id.epoch, tick)).await?;
                 }
                 // Durable before it is said: should the process die here, the next one says it.
                 self.context.store.put_verified(id, &outcome).await?;
@@ -404,7 +414,10 @@ impl Verification {
                 let give_up = job.owed && !job.given_up && tried && out_of_time;
                 job.given_up |= give_up;
                 let panel = job.seat.take_if(|seat| tried && tick.number >= seat.patient_until);
-                let over = !job.owed && job.seat.is_none();
+                if job.contested && tried {
+                    return self.contest_unseen(id, tick).await;
+                }
+                let over = !job.owed && job.seat.is_none() && !job.contested;
                 // After `Unavailable`, now and then: a measured verdict still replaces it.
                 let pause = if job.given_up && job.seat.is_none() { patience } else { 1 };
                 job.next_try = tick.number.saturating_add(pause.max(1));
@@ -434,17 +447,8 @@ impl Verification {
 
     async fn submit(&self, id: InferenceId, outcome: Outcome, tick: BlockTick) -> Result<(), DutyError> {
         let item = Item::Verdict(Verdict { inference: id, outcome });
-        self.context.outbox.enqueue(&item, last_block_for_verdicts(id, tick)).await?;
+        self.context.outbox.enqueue(&item, verdicts_end(id.epoch, tick)).await?;
         Ok(())
-    }
-}
-
-/// Verdicts are taken until the epoch after the inference's ends.
-fn last_block_for_verdicts(id: InferenceId, tick: BlockTick) -> BlockNumber {
-    let end = clock::epoch_end(&tick.epoch);
-    match id.epoch < tick.epoch.index {
-        true => end.saturating_sub(1),
-        false => end.saturating_add(tick.epoch.schedule.epoch_blocks),
     }
 }
 
@@ -459,6 +463,7 @@ impl Job {
             given_up: false,
             owed: false,
             seat: None,
+            contested: false,
         }
     }
 }
@@ -520,8 +525,9 @@ impl Check {
                 Ok(Outcome::ReplayFailed)
             }
         };
+        let passes = |outcome: &Outcome| matches!(outcome, Outcome::Measured(figures) if judge::passes(figures, &profile.calibration));
         Ok(match checked {
-            Ok(outcome) => Checked::Outcome { outcome, proof },
+            Ok(outcome) => Checked::Outcome { passes: passes(&outcome), outcome, proof },
             Err(reason) => Checked::NotNow(reason),
         })
     }

@@ -7,7 +7,7 @@ use crate::{
 };
 use codec::Decode;
 use futures::StreamExt;
-use starling_mlnode_api::{self as api, EventStream, GenerateEvent, GenerateRequest, MlNode};
+use starling_mlnode_api::{self as api, EventStream, GenerateEvent, GenerateRequest, MlNode, Perturbation};
 use starling_primitives::{
     profile::Profile,
     transcript::{Candidate, TokenRecord, Transcript, TranscriptBuilder},
@@ -38,6 +38,8 @@ pub(super) struct Generation<'a> {
     /// True once the payload is durable: before, no token leaves.
     pub(super) gate: watch::Receiver<bool>,
     pub(super) event_timeout: Duration,
+    /// Noise on the model, for a plant.
+    pub(super) perturbation: Option<Perturbation>,
 }
 
 /// What has been generated so far.
@@ -66,6 +68,7 @@ impl Generation<'_> {
             constraint: self.request.constraint.clone(),
             stop: self.request.stop.clone(),
             logprobs: true,
+            perturbation: self.perturbation,
         };
         let mut tried = Vec::new();
         let mut place = place;

@@ -6,6 +6,7 @@
 mod check;
 mod fallback;
 mod generation;
+mod plant;
 
 pub use fallback::{Fallback, FallbackError};
 
@@ -243,6 +244,7 @@ impl Executor {
             events,
             gate,
             event_timeout: self.inner.event_timeout,
+            perturbation: None,
         };
         let generating = generation.run(place, hang_up);
         let announcing = self.announce(request, &checked, events);

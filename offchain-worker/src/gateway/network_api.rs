@@ -241,7 +241,8 @@ async fn verdicts(
 
 fn inference_json(placed: &PlacedRecord, verdicts: &[PlacedVerdict], profile: Option<&Profile>) -> Value {
     let PlacedRecord { id, record } = placed;
-    let refunded = matches!(record.state, InferenceState::Invalid | InferenceState::Expired);
+    use InferenceState::{Expired, Invalid, Planted};
+    let refunded = matches!(record.state, Invalid | Expired | Planted);
     // The record's amount is zero after a refund; what the answer would have cost follows from its counts.
     let price = match (&record.result, refunded) {
         (Some(result), true) => {

@@ -4,7 +4,10 @@
 //! announced (to a client, a peer or the chain) before it is here.
 
 mod panels;
+mod plants;
 mod sprint;
+
+pub use plants::{Plant, PlantPlan};
 
 use codec::{Decode, DecodeAll, Encode};
 use sqlx::{
@@ -240,6 +243,7 @@ impl Store {
             "DELETE FROM sprint_commitments WHERE epoch < ?",
             "DELETE FROM verified WHERE epoch < ?",
             "DELETE FROM panel_votes WHERE epoch < ?",
+            "DELETE FROM plants WHERE epoch < ?",
         ] {
             sqlx::query(statement).bind(before).execute(&self.pool).await?;
         }

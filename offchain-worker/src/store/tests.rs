@@ -5,6 +5,7 @@ use crate::context::SprintResult;
 use starling_primitives::{
     constraint::TokenBias,
     merkle,
+    plant::Consent,
     receipt::Receipt,
     records::Finished,
     request::{prompt_hash, Authorization, SamplingParams},
@@ -171,4 +172,39 @@ async fn receipts_and_progress_read_back() {
     store.set_progress("x", 4).await.unwrap();
     store.set_progress("x", 5).await.unwrap();
     assert_eq!(store.progress("x").await.unwrap(), Some(5));
+}
+
+#[tokio::test]
+async fn the_first_plan_of_a_plant_stays_until_it_is_given_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = plan(1);
+    {
+        let store = store(&folder).await;
+        assert_eq!(store.plant(4).await.unwrap(), None);
+        assert_eq!(store.put_plant(4, &first).await.unwrap(), first);
+        assert_eq!(store.put_plant(4, &plan(2)).await.unwrap(), first);
+    }
+    let store = store(&folder).await;
+    assert_eq!(store.plant(4).await.unwrap(), Some(first.clone()));
+    store.give_up_plant(4).await.unwrap();
+    store.give_up_plant(5).await.unwrap();
+    assert_eq!(store.plant(4).await.unwrap(), Some(PlantPlan { plant: None, ..first }));
+    assert_eq!(store.plant(5).await.unwrap(), None);
+    store.prune(7).await.unwrap();
+    assert_eq!(store.plant(4).await.unwrap(), None);
+}
+
+fn plan(nonce: u8) -> PlantPlan {
+    let signature = MultiSignature::Sr25519(Default::default());
+    let account = AccountId::new([nonce; 32]);
+    let plant = Plant {
+        header: header(nonce),
+        prompt_tokens: vec![1, 2, 3],
+        gateway: account.clone(),
+        salt: H256::repeat_byte(nonce),
+        consent: Consent { signer: account, signature },
+        noise: H256::zero(),
+        answer_from: 7,
+    };
+    PlantPlan { commitment: H256::repeat_byte(nonce), plant: Some(plant) }
 }

@@ -5,4 +5,5 @@ mod network;
 mod node;
 mod operator;
 mod peers;
+mod plants;
 mod requests;

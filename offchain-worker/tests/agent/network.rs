@@ -6,7 +6,7 @@ use sp_core::{sr25519, Pair};
 use starling_chain_client::{
     entries,
     fake::{FakeChain, FakeState},
-    Call, ChainClient, Delegation, Deposit, Endpoints, HostInfo, HostStatus, RawEvent,
+    Call, ChainClient, Delegation, Deposit, Endpoints, HostInfo, HostStatus, Plant, RawEvent,
 };
 use starling_host::{Agent, Config};
 use starling_primitives::{
@@ -19,6 +19,9 @@ use starling_primitives::{
 use std::{future::Future, path::PathBuf, sync::Arc, time::Duration};
 
 pub(crate) const EPOCH_SEED: H256 = H256::repeat_byte(0x5e);
+
+/// The client, by its development key.
+const PAYER: &str = "Ferdie";
 
 pub(crate) struct Host {
     pub(crate) agent: Agent,
@@ -44,6 +47,20 @@ fn account(pair: &sr25519::Pair) -> AccountId {
     AccountId::from(pair.public())
 }
 
+/// A host that has not said yet where it is.
+fn registered(index: usize) -> HostInfo {
+    HostInfo {
+        worker: account(&pair(&format!("worker{index}"))),
+        worker_since: 0,
+        endpoints: None,
+        profiles: vec![0],
+        status: HostStatus::Active,
+        bond: 0,
+        registered_at: 0,
+        convictions: 0,
+    }
+}
+
 /// Asks until the condition holds; a hang is a failure.
 pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(
     what: &str,
@@ -64,15 +81,17 @@ fn configuration(
     account: &AccountId,
     folder: &std::path::Path,
     node: &FakeNode,
-    extra: &str,
+    (extra, duties): (&str, bool),
 ) -> Config {
     let data_dir = folder.join(format!("host-{index}"));
     std::fs::create_dir_all(&data_dir).unwrap();
     std::fs::write(data_dir.join("worker.key"), format!("//worker{index}")).unwrap();
     std::fs::write(data_dir.join("node.token"), TOKEN).unwrap();
     std::fs::write(data_dir.join("admin.token"), "operator").unwrap();
+    std::fs::write(data_dir.join("client.key"), format!("//{PAYER}")).unwrap();
     let port = node.address.port();
-    let data_dir = data_dir.display();
+    let data_dir = data_dir.display().to_string();
+    let extra = extra.replace("DATA", &data_dir);
     let text = format!(
         r#"
         [host]
@@ -85,7 +104,7 @@ fn configuration(
         [admin]
         listen = "127.0.0.1:0"
         [duties]
-        enabled = false
+        enabled = {duties}
         [log]
         shutdown_deadline_ms = 2000
         [fleet]
@@ -113,11 +132,17 @@ impl Network {
 
     /// `extra` goes into the section of the gateway.
     pub(crate) async fn start_with(count: usize, extra: &str) -> Self {
+        Self::start_as(count, extra, false).await
+    }
+
+    /// Hosts that do their duties. `extra` goes into the section of the gateway, or follows it; DATA stands for the host's
+    /// data folder.
+    pub(crate) async fn start_as(count: usize, extra: &str, duties: bool) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let chain = Arc::new(FakeChain::new(Schedule::TEST));
         chain.on_call(apply);
         let client = ChainClient::new(chain.clone());
-        let payer = pair("Ferdie");
+        let payer = pair(PAYER);
         let accounts: Vec<AccountId> =
             (0..count).map(|index| account(&pair(&format!("host{index}")))).collect();
         let weights = {
@@ -133,12 +158,16 @@ impl Network {
             state.put(&entries::PROFILE_WEIGHTS, (0, 0), &weights);
             let deposit = Deposit { free: 1_000_000, reserved: 0 };
             state.put(&entries::DEPOSITS, (account(&payer),), &deposit);
+            for (index, account) in accounts.iter().enumerate() {
+                state.put(&entries::HOSTS, (account.clone(),), &registered(index));
+            }
         });
         chain.advance();
+        chain.finalize();
         let mut hosts = Vec::new();
         for (index, account) in accounts.into_iter().enumerate() {
             let node = FakeNode::start().await;
-            let config = configuration(index, &account, folder.path(), &node, extra);
+            let config = configuration(index, &account, folder.path(), &node, (extra, duties));
             let data_dir = config.host.data_dir.clone();
             let agent = Agent::start_on(config, client.clone()).await.unwrap();
             hosts.push(Host { agent, node, account, data_dir });
@@ -153,20 +182,12 @@ impl Network {
         for (index, host) in self.hosts.iter().enumerate() {
             let peers = host.agent.peers().network();
             let multiaddrs = peers.listeners().await.iter().map(|a| a.to_string().into_bytes()).collect();
-            let info = HostInfo {
-                worker: account(&pair(&format!("worker{index}"))),
-                worker_since: 0,
-                endpoints: Some(Endpoints {
-                    peer_id: peers.local_peer().to_bytes(),
-                    multiaddrs,
-                    gateway_url: format!("http://{}", host.agent.gateway()).into_bytes(),
-                }),
-                profiles: vec![0],
-                status: HostStatus::Active,
-                bond: 0,
-                registered_at: 0,
-                convictions: 0,
+            let endpoints = Endpoints {
+                peer_id: peers.local_peer().to_bytes(),
+                multiaddrs,
+                gateway_url: format!("http://{}", host.agent.gateway()).into_bytes(),
             };
+            let info = HostInfo { endpoints: Some(endpoints), ..registered(index) };
             self.chain.write(|state| state.put(&entries::HOSTS, (host.account.clone(),), &info));
         }
         self.chain.advance();
@@ -245,8 +266,18 @@ pub(crate) fn hex_of(value: &impl Encode) -> String {
 }
 
 /// What the inference pallet does, as far as the agents look at it.
-fn apply(state: &mut FakeState<'_>, _signer: &AccountId, call: &Call) -> Vec<RawEvent> {
+fn apply(state: &mut FakeState<'_>, signer: &AccountId, call: &Call) -> Vec<RawEvent> {
     match call {
+        Call::CommitPlant { commitment } => {
+            let plant = Plant { commitment: *commitment, committed_at: state.number, revealed: None };
+            state.put(&entries::PLANTS, (0, host_of(signer)), &plant);
+        }
+        Call::RevealPlant { inference, .. } => {
+            let host = host_of(signer);
+            let mut plant: Plant = state.get(&entries::PLANTS, (0, host.clone())).unwrap();
+            plant.revealed = Some(inference.index);
+            state.put(&entries::PLANTS, (0, host), &plant);
+        }
         Call::Start { records } => records.iter().for_each(|record| start(state, record)),
         Call::Finish { records } => records.iter().for_each(|record| finish(state, &record.finished)),
         Call::Deliver { records } => {
@@ -267,6 +298,13 @@ fn apply(state: &mut FakeState<'_>, _signer: &AccountId, call: &Call) -> Vec<Raw
         _ => {}
     }
     Vec::new()
+}
+
+/// Host of a worker key.
+fn host_of(worker: &AccountId) -> AccountId {
+    let is_worker = |index: &usize| account(&pair(&format!("worker{index}"))) == *worker;
+    let index = (0..16).find(is_worker).expect("a worker of these hosts");
+    account(&pair(&format!("host{index}")))
 }
 
 fn start(state: &mut FakeState<'_>, record: &Started) {

@@ -27,7 +27,7 @@ use std::{
     path::Path,
     sync::{
         atomic::{AtomicBool, AtomicU32, Ordering},
-        Arc, OnceLock,
+        Arc, Mutex, OnceLock,
     },
 };
 use tokio::sync::{watch, Semaphore};
@@ -77,6 +77,10 @@ pub(crate) struct Controls {
     pub(crate) full: AtomicBool,
     /// Say that another model's weights are loaded.
     pub(crate) other_weights: AtomicBool,
+    /// Find every transcript far from the model.
+    pub(crate) far: AtomicBool,
+    /// Requests to be answered with noise.
+    pub(crate) perturbed: Mutex<Vec<api::GenerateRequest>>,
 }
 
 pub(crate) struct FakeNode {
@@ -101,6 +105,8 @@ impl FakeNode {
             down: AtomicBool::new(false),
             full: AtomicBool::new(false),
             other_weights: AtomicBool::new(false),
+            far: AtomicBool::new(false),
+            perturbed: Mutex::default(),
         });
         let router = Router::new()
             .route("/api/v1/state", get(state))
@@ -212,6 +218,9 @@ async fn generate(
         return StatusCode::TOO_MANY_REQUESTS.into_response();
     }
     controls.begun.fetch_add(1, Ordering::SeqCst);
+    if request.perturbation.is_some() {
+        controls.perturbed.lock().unwrap().push(request.clone());
+    }
     let (sender, receiver) = tokio::sync::mpsc::channel::<api::GenerateEvent>(1);
     let count = DropCount { controls: controls.clone(), ended: false };
     tokio::spawn(async move {
@@ -279,8 +288,12 @@ async fn sprint(Json(request): Json<api::SprintRunRequest>) -> Response {
     Sse::new(stream).into_response()
 }
 
-async fn verify(Json(request): Json<api::VerifyRequest>) -> Json<api::VerifyResponse> {
-    let figures = Figures { tokens: 1, distance_sum: 2, margin_sum: 3 };
+async fn verify(
+    State(controls): State<Arc<Controls>>,
+    Json(request): Json<api::VerifyRequest>,
+) -> Json<api::VerifyResponse> {
+    let distance_sum = if controls.far.load(Ordering::SeqCst) { 2_000 } else { 2 };
+    let figures = Figures { tokens: 1, distance_sum, margin_sum: 3 };
     Json(api::VerifyResponse {
         outcomes: request.items.iter().map(|_| api::VerifyOutcome::Figures(figures)).collect(),
     })

@@ -81,6 +81,21 @@ impl<T: Config> Attendance for Pallet<T> {
         });
     }
 
+    fn on_planted(epoch: EpochIndex, profile: ProfileId, executor: &AccountId, gateway: &AccountId) {
+        if !Answers::<T>::contains_key(epoch, profile) {
+            return;
+        }
+        Tallies::<T>::mutate(epoch, (profile, executor), |tally| {
+            tally.answered = tally.answered.saturating_sub(1);
+        });
+        if executor != gateway {
+            Tallies::<T>::mutate(epoch, (profile, gateway), |tally| {
+                tally.relayed = tally.relayed.saturating_sub(1);
+            });
+        }
+        Answers::<T>::mutate(epoch, profile, |answers| *answers = answers.saturating_sub(1));
+    }
+
     fn is_absent(epoch: EpochIndex, host: &AccountId) -> bool {
         Self::doubt(epoch, host) >= attendance::ABSENT
     }

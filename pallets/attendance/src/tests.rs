@@ -73,6 +73,24 @@ fn what_is_struck_counts_against_its_host() {
 }
 
 #[test]
+fn a_planted_answer_counts_for_nobody() {
+    build_and_execute(&[(0, 1, 50), (0, 2, 50), (0, 3, 50)], || {
+        Attendance::on_answered(1, 0, &host(1), &host(2), 5);
+        Attendance::on_answered(1, 0, &host(3), &host(3), 4);
+        let before = (Answers::<Test>::get(1, 0), Attendance::doubt(1, &host(3)));
+        Attendance::on_answered(1, 0, &host(1), &host(2), 1);
+        Attendance::on_planted(1, 0, &host(1), &host(2));
+        assert_eq!((Answers::<Test>::get(1, 0), Attendance::doubt(1, &host(3))), before);
+        assert_eq!(Tallies::<Test>::get(1, (0, host(1))), Tally { answered: 5, ..Default::default() });
+        assert_eq!(Tallies::<Test>::get(1, (0, host(2))), Tally { relayed: 5, ..Default::default() });
+        Attendance::do_try_state().unwrap();
+        // What nobody counted cannot be taken away.
+        Attendance::on_planted(5, 0, &host(1), &host(2));
+        assert!(!Tallies::<Test>::contains_key(5, (0, host(1))));
+    });
+}
+
+#[test]
 fn little_work_adds_up_over_epochs_whether_they_are_claimed_or_not() {
     // 25 answers are the host's in each epoch: 8.4 bits of 30 when it gives none.
     let epoch_without_work = || answers(super::mock::Current::get(), 2, 50);

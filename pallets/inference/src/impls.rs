@@ -43,14 +43,26 @@ impl<T: Config> Pallet<T> {
 }
 
 impl<T: Config> Pallet<T> {
-    /// The answer of a paid record does not stand: the client has its money back.
-    fn take_back(id: InferenceId, record: InferenceRecord) {
+    /// The answer of a paid record does not stand: the client has its money back. Returns how much.
+    fn take_back(id: InferenceId, record: InferenceRecord, state: InferenceState) -> Balance {
         let refunded = Self::refund_price(id, &record);
         Self::credit(&record, refunded);
-        let record = InferenceRecord { state: InferenceState::Invalid, amount: 0, ..record };
+        Inferences::<T>::insert(id.epoch, id.index, InferenceRecord { state, amount: 0, ..record });
+        refunded
+    }
+
+    /// The answer was wrong.
+    fn strike(id: InferenceId, record: InferenceRecord) {
         T::Attendance::on_struck(id.epoch, record.profile, &record.executor);
-        Inferences::<T>::insert(id.epoch, id.index, record);
+        let refunded = Self::take_back(id, record, InferenceState::Invalid);
         Self::deposit_event(Event::Settled { id, valid: false, refunded });
+    }
+
+    /// A record that its client has paid for.
+    fn paid(id: InferenceId) -> Option<InferenceRecord> {
+        use InferenceState::{Delivered, Disputed, Finished, Valid};
+        let paid = |record: &InferenceRecord| matches!(record.state, Finished | Delivered | Disputed | Valid);
+        Inferences::<T>::get(id.epoch, id.index).filter(paid)
     }
 }
 
@@ -88,7 +100,7 @@ impl<T: Config> InferencesApi for Pallet<T> {
             return;
         }
         if !valid {
-            return Self::take_back(id, record);
+            return Self::strike(id, record);
         }
         Inferences::<T>::insert(
             id.epoch,
@@ -99,11 +111,16 @@ impl<T: Config> InferencesApi for Pallet<T> {
     }
 
     fn invalidate(id: InferenceId) {
-        use InferenceState::{Delivered, Disputed, Finished, Valid};
-        let record = Inferences::<T>::get(id.epoch, id.index);
-        let paid = |record: &InferenceRecord| matches!(record.state, Finished | Delivered | Disputed | Valid);
-        if let Some(record) = record.filter(paid) {
-            Self::take_back(id, record);
+        if let Some(record) = Self::paid(id) {
+            Self::strike(id, record);
+        }
+    }
+
+    fn plant(id: InferenceId) {
+        if let Some(record) = Self::paid(id) {
+            T::Attendance::on_planted(id.epoch, record.profile, &record.executor, &record.gateway);
+            let refunded = Self::take_back(id, record, InferenceState::Planted);
+            Self::deposit_event(Event::Planted { id, refunded });
         }
     }
 }

@@ -106,7 +106,7 @@ impl<T: Config> Pallet<T> {
             let (needs_result, may_hold) = match record.state {
                 InferenceState::Started => (false, true),
                 InferenceState::Expired => (false, false),
-                InferenceState::Invalid => (true, false),
+                InferenceState::Invalid | InferenceState::Planted => (true, false),
                 _ => (true, true),
             };
             ensure!(record.result.is_some() == needs_result, "state and result disagree");

@@ -292,6 +292,13 @@ pub mod pallet {
             /// What went back to the client's deposit.
             refunded: Balance,
         },
+        /// The answer was bad on purpose, as its executor has said.
+        Planted {
+            /// Place of the record.
+            id: InferenceId,
+            /// What went back to the client's deposit.
+            refunded: Balance,
+        },
         /// An item of a batch was not taken. Nothing was stored for it.
         RecordRefused {
             /// The request.

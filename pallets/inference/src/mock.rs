@@ -214,6 +214,10 @@ impl Attendance for Mock {
     fn on_struck(epoch: EpochIndex, profile: ProfileId, executor: &AccountId) {
         Struck::mutate(|struck| struck.push((epoch, profile, executor.clone())));
     }
+    fn on_planted(epoch: EpochIndex, profile: ProfileId, executor: &AccountId, gateway: &AccountId) {
+        let place = (epoch, profile, executor.clone(), gateway.clone());
+        Answered::mutate(|answered| *answered.get_mut(&place).expect("it was answered") -= 1);
+    }
     fn is_absent(_: EpochIndex, _: &AccountId) -> bool {
         false
     }

@@ -33,7 +33,7 @@ impl<T: Config> Pallet<T> {
     }
 
     /// What the host would be paid for an epoch whose duties are done, as (share of the emission, fees): nothing when it
-    /// had no weight, withheld, was convicted or has claimed, or when the pot is burned; no share when it was absent.
+    /// had no weight, withheld, was convicted, was found negligent or has claimed, or when the pot is burned; no share when it was absent.
     pub fn claimable(epoch: EpochIndex, host: &AccountId) -> (Balance, Balance) {
         let due = Self::due(epoch, host);
         (due.emission, due.fees)
@@ -45,7 +45,7 @@ impl<T: Config> Pallet<T> {
             || Claimed::<T>::contains_key(epoch, host)
             || !Pots::<T>::contains_key(epoch)
             || T::Beacon::withheld(epoch, host)
-            || T::Duties::convicted(epoch, host);
+            || T::Duties::forfeits(epoch, host);
         if lost {
             return Due::default();
         }

@@ -225,8 +225,8 @@ pub mod pallet {
         NotOpen,
         /// The host has claimed this epoch.
         AlreadyClaimed,
-        /// The host had no weight, withheld its contribution to the beacon or was convicted in this epoch; or it was absent
-        /// and earned no fees.
+        /// The host had no weight, withheld its contribution to the beacon, was convicted or was found negligent in this epoch;
+        /// or it was absent and earned no fees.
         NothingDue,
         /// The worker key was not in place before the epoch's seed was final.
         KeyTooNew,

@@ -190,6 +190,7 @@ impl Reputation for Mock {
 impl Attendance for Mock {
     fn on_answered(_: EpochIndex, _: ProfileId, _: &AccountId, _: &AccountId, _: u32) {}
     fn on_struck(_: EpochIndex, _: ProfileId, _: &AccountId) {}
+    fn on_planted(_: EpochIndex, _: ProfileId, _: &AccountId, _: &AccountId) {}
     fn is_absent(epoch: EpochIndex, host: &AccountId) -> bool {
         id_of(host).is_some_and(|id| Absent::get().contains(&(epoch, id)))
     }
@@ -209,7 +210,7 @@ impl Duties for Mock {
         let undone = Undone::get().get(&id).cloned().unwrap_or_default();
         sample.iter().copied().filter(|index| undone.contains(index)).collect()
     }
-    fn convicted(epoch: EpochIndex, host: &AccountId) -> bool {
+    fn forfeits(epoch: EpochIndex, host: &AccountId) -> bool {
         id_of(host).is_some_and(|id| Convicted::get().contains(&(epoch, id)))
     }
 }
@@ -225,6 +226,7 @@ impl Inferences for Mock {
     fn dispute(_: InferenceId) {}
     fn settle_dispute(_: InferenceId, _: bool) {}
     fn invalidate(_: InferenceId) {}
+    fn plant(_: InferenceId) {}
 }
 
 pub(crate) fn host(id: u8) -> AccountId {

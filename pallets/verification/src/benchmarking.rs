@@ -10,10 +10,12 @@ use frame_support::{
 };
 use frame_system::RawOrigin;
 use sp_core::crypto::KeyTypeId;
-use starling_math::{dispute::Votes, evidence::ACCUSES, panel::PANELS};
+use sp_runtime::MultiSignature;
+use starling_math::{dispute::Votes, evidence::ACCUSES, panel::PANELS, plant::FIRST_ROUND};
 use starling_primitives::{
     benchmarking::{self as scene, Scene, EPOCH, HOSTS, START},
     fraud::{Evidence, FraudProof, OpenedWindow},
+    plant::{self, Consent},
     receipt::{Receipt, SignedReceipt},
     records::{response_hash, Finished, InferenceRecord, InferenceResult, InferenceState},
     request::{RequestHeader, SamplingParams},
@@ -95,6 +97,19 @@ fn dispute<T: Config + Scene>(id: InferenceId, executor: AccountId, profile: Pro
     Disputes::<T>::insert(id.epoch, id.index, dispute);
     OpenDisputes::<T>::mutate(id.epoch, |open| *open += 1);
     Agenda::<T>::insert(due, id, ());
+}
+
+/// A plant of host 0 that was revealed, and that the hosts from 1 on approved, so many of them.
+fn planted<T: Config + Scene>(approvers: u32) {
+    dispute::<T>(id(0), scene::host(0), 0, FIRST_ROUND);
+    let mut hosts: Vec<AccountId> = (1..=approvers).map(scene::host).collect();
+    hosts.sort_unstable();
+    ApproversOf::<T>::insert(EPOCH, 0, BoundedVec::truncate_from(hosts));
+    Disputes::<T>::mutate(EPOCH, 0, |dispute| {
+        if let Some(dispute) = dispute {
+            dispute.status = DisputeStatus::Planted;
+        }
+    });
 }
 
 /// Disputes of different executors on whose last panel host 0 sits, and has committed itself to this.
@@ -438,6 +453,84 @@ mod benches {
         }
         assert_eq!(OpenDisputes::<T>::get(EPOCH), 0);
         assert_eq!(Missed::<T>::iter_prefix(EPOCH).count() as u32, n * size::<T>());
+    }
+
+    /// The host's first commitment of the epoch.
+    #[benchmark]
+    fn commit_plant() -> Result<(), BenchmarkError> {
+        prepare::<T>(1);
+        let call = Call::<T>::commit_plant { commitment: H256::repeat_byte(1) };
+        #[block]
+        {
+            send(call, scene::worker(0))?;
+        }
+        assert!(Plants::<T>::contains_key(EPOCH, scene::host(0)));
+        Ok(())
+    }
+
+    /// A plant that so many hosts could have approved and all have, while a panel of the larger size judges it.
+    #[benchmark]
+    fn reveal_plant(h: Linear<1, HOSTS>) -> Result<(), BenchmarkError> {
+        prepare::<T>(1);
+        pass_boundaries::<T>(0);
+        T::set_weights(EPOCH, 1, &scene::weights(h));
+        for index in 1..h {
+            let verdict = VerdictRecord { outcome: measured(0), passed: true, at: START };
+            Verdicts::<T>::insert(EPOCH, (0, scene::host(index)), verdict);
+        }
+        dispute::<T>(id(0), scene::host(0), 0, PANELS);
+        Panels::<T>::insert(EPOCH, (0, PANELS - 1), panel::<T>(0));
+        let client = sp_io::crypto::sr25519_generate(KEYS, None);
+        let hash = Consent::signing_hash(&scene::genesis(), &scene::request(0));
+        let signature = sp_io::crypto::sr25519_sign(KEYS, &client, hash.as_bytes()).unwrap_or_default();
+        let consent = Consent { signer: client.into(), signature: MultiSignature::Sr25519(signature) };
+        if let Some(record) = T::Inferences::record(id(0)) {
+            T::set_paid(id(0), InferenceRecord { client: client.into(), ..record });
+        }
+        let salt = H256::repeat_byte(1);
+        let commitment = plant::commitment(scene::request(0), salt);
+        Plants::<T>::insert(EPOCH, scene::host(0), Plant { commitment, committed_at: START, revealed: None });
+        let call = Call::<T>::reveal_plant { inference: id(0), salt, consent };
+        #[block]
+        {
+            send(call, scene::worker(0))?;
+        }
+        assert_eq!(ApproversOf::<T>::get(EPOCH, 0).len() as u32, h - 1);
+        Ok(())
+    }
+
+    /// The last of as many approvers as there can be.
+    #[benchmark]
+    fn contest_plant() -> Result<(), BenchmarkError> {
+        prepare::<T>(1);
+        pass_boundaries::<T>(0);
+        planted::<T>(HOSTS - 2);
+        let last = ApproversOf::<T>::get(EPOCH, 0).into_iter().last();
+        let last = last.ok_or(BenchmarkError::Stop("there are approvers"))?;
+        T::set_host(&last, &scene::worker(1));
+        let call = Call::<T>::contest_plant { inference: id(0) };
+        #[block]
+        {
+            send(call, scene::worker(1))?;
+        }
+        assert!(Disputes::<T>::get(EPOCH, 0).is_some_and(|dispute| dispute.accuser == Some(last)));
+        Ok(())
+    }
+
+    /// A plant that nobody contests, of so many approvers with a reputation.
+    #[benchmark]
+    fn release_approvers(n: Linear<0, { HOSTS - 2 }>) {
+        prepare::<T>(1);
+        pass_boundaries::<T>(0);
+        planted::<T>(n);
+        for index in 0..HOSTS {
+            Reputations::<T>::insert(scene::host(index), 500_000);
+        }
+        #[block]
+        {
+            Pallet::<T>::work_off_agenda();
+        }
+        assert_eq!(Negligences::<T>::iter_prefix(EPOCH).count() as u32, n);
     }
 
     /// The second coverage boundary of an epoch, which closes a window of the epoch before as well.

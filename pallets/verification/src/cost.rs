@@ -75,6 +75,11 @@ pub fn prove_fraud<T: Config>() -> Weight {
     T::WeightInfo::prove_fraud(WINDOW_TOKENS as u32)
 }
 
+/// `reveal_plant` of an answer that so many hosts could have approved.
+pub fn reveal_plant<T: Config>(hosts: u32) -> Weight {
+    T::WeightInfo::reveal_plant(hosts)
+}
+
 /// What a block did of its agenda.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AgendaWork {
@@ -84,6 +89,8 @@ pub struct AgendaWork {
     pub drawn: u32,
     /// Seats of panels that were over.
     pub closed: u32,
+    /// Hosts that had approved a plant.
+    pub approvers: u32,
 }
 
 /// What working off the agenda costs. Each dispute costs what ending it without a panel does. To draw from a full network, a
@@ -95,4 +102,5 @@ pub fn agenda<T: Config>(done: AgendaWork) -> Weight {
     T::WeightInfo::agenda(done.disputes)
         .saturating_add(seats(T::WeightInfo::draw_panels, done.drawn, T::FirstPanel::get()))
         .saturating_add(seats(T::WeightInfo::close_panels, done.closed, T::SecondPanel::get()))
+        .saturating_add(more(T::WeightInfo::release_approvers, done.approvers))
 }

@@ -45,6 +45,10 @@ impl<T: Config> Pallet<T> {
         if !dispute.status.is_open() {
             return false;
         }
+        if dispute.is_about_plant() {
+            Self::decide_contest(id, dispute, executor, finding);
+            return finding != Finding::Undecided;
+        }
         match finding {
             Finding::Undecided => return false,
             Finding::Valid => Self::settle(id, dispute, true, true),
@@ -60,12 +64,14 @@ impl<T: Config> Pallet<T> {
         true
     }
 
-    /// Ends an open dispute, and pays the client back unless the answer stands.
+    /// Ends an open dispute, and pays the client back unless the answer stands, or was a plant and is paid back already.
     pub(crate) fn settle(id: InferenceId, dispute: &Dispute, valid: bool, decided: bool) {
         let status = if valid { DisputeStatus::Valid } else { DisputeStatus::Invalid };
         Disputes::<T>::insert(id.epoch, id.index, Dispute { status, ..dispute.clone() });
         Self::note_closed(id.epoch);
-        T::Inferences::settle_dispute(id, valid);
+        if !dispute.is_about_plant() {
+            T::Inferences::settle_dispute(id, valid);
+        }
         Self::deposit_event(Event::DisputeSettled { id, valid, decided });
     }
 

@@ -3,12 +3,12 @@
 use crate::{
     types::{CoverageMark, TRUSTED},
     verdicts::{Juries, Jury},
-    Config, Convictions, CoverageMarks, Pallet, Verdicts,
+    Config, Convictions, CoverageMarks, Negligences, Pallet, Verdicts,
 };
 use alloc::vec::Vec;
 use starling_math::{draw, duty};
 use starling_primitives::{
-    records::InferenceRecord,
+    records::{InferenceRecord, InferenceState},
     traits::{Beacon, Duties, Inferences, Round},
     AccountId, EpochIndex, InferenceId, H256,
 };
@@ -44,7 +44,9 @@ impl<T: Config> Pallet<T> {
     fn is_undone(asked: &Asked, juries: &mut Juries, windows: &[Window], index: u32) -> bool {
         let id = InferenceId { epoch: asked.epoch, index };
         let Some(record) = T::Inferences::record(id) else { return false };
-        if record.result.is_none() || record.executor == *asked.host {
+        // Of a plant nobody owes anything, whatever it drew before it was revealed.
+        let is_plant = record.state == InferenceState::Planted;
+        if record.result.is_none() || record.executor == *asked.host || is_plant {
             return false;
         }
         let Some(jury) = juries.of::<T>(id.epoch, record.profile) else { return false };
@@ -102,7 +104,7 @@ impl<T: Config> Duties for Pallet<T> {
             .collect()
     }
 
-    fn convicted(epoch: EpochIndex, host: &AccountId) -> bool {
-        Convictions::<T>::contains_key(epoch, host)
+    fn forfeits(epoch: EpochIndex, host: &AccountId) -> bool {
+        Convictions::<T>::contains_key(epoch, host) || Negligences::<T>::contains_key(epoch, host)
     }
 }

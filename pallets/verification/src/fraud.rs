@@ -81,7 +81,7 @@ impl<T: Config> Pallet<T> {
         let seed = T::Beacon::seed(Round::Epoch(id.epoch)).filter(|_| kept).ok_or(Error::<T>::EpochClosed)?;
         let record = T::Inferences::record(id).ok_or(Error::<T>::UnknownInference)?;
         let fallen = Disputes::<T>::get(id.epoch, id.index)
-            .is_some_and(|dispute| dispute.status == DisputeStatus::Invalid);
+            .is_some_and(|dispute| dispute.status == DisputeStatus::Invalid || dispute.is_about_plant());
         if fallen {
             return Err(Error::<T>::AlreadyFallen);
         }

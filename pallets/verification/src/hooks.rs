@@ -1,8 +1,9 @@
 //! Pruning: bounded work in what a block has left.
 
 use crate::{
-    Accusations, Config, Convictions, Coverage, CoverageMarks, Disputes, Doubts, Missed, OpenDisputes,
-    Pallet, PanelTallies, Panels, PrunedBefore, Seats, Standings, Verdicts, WeightInfo,
+    Accusations, ApproversOf, Config, Convictions, Coverage, CoverageMarks, Disputes, Doubts, Missed,
+    Negligences, OpenDisputes, Pallet, PanelTallies, Panels, Plants, PrunedBefore, Seats, Standings,
+    Verdicts, WeightInfo,
 };
 use frame_support::{traits::Get, weights::Weight};
 use sp_io::MultiRemovalResults;
@@ -37,7 +38,7 @@ impl<T: Config> Pallet<T> {
 
     /// Removes up to `limit` entries; returns how many, and whether none are left.
     pub(crate) fn prune_epoch(epoch: EpochIndex, limit: u32) -> (u32, bool) {
-        let clear: [fn(EpochIndex, u32) -> MultiRemovalResults; 11] = [
+        let clear: [fn(EpochIndex, u32) -> MultiRemovalResults; 14] = [
             |epoch, limit| Verdicts::<T>::clear_prefix(epoch, limit, None),
             |epoch, limit| Seats::<T>::clear_prefix(epoch, limit, None),
             |epoch, limit| PanelTallies::<T>::clear_prefix(epoch, limit, None),
@@ -49,6 +50,9 @@ impl<T: Config> Pallet<T> {
             |epoch, limit| Doubts::<T>::clear_prefix(epoch, limit, None),
             |epoch, limit| Accusations::<T>::clear_prefix(epoch, limit, None),
             |epoch, limit| Standings::<T>::clear_prefix(epoch, limit, None),
+            |epoch, limit| Plants::<T>::clear_prefix(epoch, limit, None),
+            |epoch, limit| ApproversOf::<T>::clear_prefix(epoch, limit, None),
+            |epoch, limit| Negligences::<T>::clear_prefix(epoch, limit, None),
         ];
         let mut removed = 0u32;
         for clear in clear {

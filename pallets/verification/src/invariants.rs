@@ -1,10 +1,11 @@
 //! What always holds.
 
 use crate::{
-    types::{DisputeStatus, Panel, PanelTally},
+    types::{Approvers, DisputeStatus, Panel, PanelTally},
     verdicts::Juries,
-    Accusations, Agenda, AgendaFrom, Config, Coverage, CoverageMarks, Disputes, Doubts, LastBoundary,
-    OpenDisputes, Pallet, PanelTallies, Panels, PrunedBefore, Reputations, Seats, Standings, Verdicts,
+    Accusations, Agenda, AgendaFrom, ApproversOf, Config, Coverage, CoverageMarks, Disputes, Doubts,
+    LastBoundary, Negligences, OpenDisputes, Pallet, PanelTallies, Panels, Plants, PrunedBefore, Reputations,
+    Seats, Standings, Verdicts,
 };
 use alloc::{
     collections::{BTreeMap, BTreeSet},
@@ -16,6 +17,7 @@ use starling_math::{
     dispute::{finding, Finding},
     evidence::ACCUSES,
     panel::{self, Stage},
+    plant::FIRST_ROUND,
 };
 use starling_primitives::{
     records::InferenceState,
@@ -28,17 +30,21 @@ impl<T: Config> Pallet<T> {
     /// Checks the pallet's state.
     ///
     /// 1. A verdict is of a known inference and was noted there, and no executor judges itself.
-    /// 2. The open disputes are counted by epoch, their inferences are disputed, and the agenda names each of them when it
-    ///    is due; nothing that was due before [`AgendaFrom`] is left, and nothing is due later than a panel's time from now.
+    /// 2. The open disputes are counted by epoch, their inferences are disputed or planted, and the agenda names each of them
+    ///    when it is due; nothing that was due before [`AgendaFrom`] is left, and nothing is due later than a panel's time from now.
     /// 3. A panel was drawn after the accusation. Its members are sorted, distinct, at least one, at most what the runtime
-    ///    asks for, have their weight for the profile, and are neither executor nor accuser. There are as many panels as the
-    ///    dispute says (one less when a proof ended it).
+    ///    asks for, have their weight for the profile, and are neither executor nor accuser, nor approvers of a plant. There are
+    ///    as many panels as the dispute says (one less when a proof or a reveal ended it).
     /// 4. A panel's tally counts the seats that committed themselves and sums the verdicts that were revealed; seats are of
     ///    members, nobody reveals at the stage of commitments, and a panel that decided settled its dispute.
     /// 5. Windows of an epoch follow each other without gap or overlap up to what is closed.
     /// 6. Reputations are at most 1,000,000 ppm and never stored as 0.
     /// 7. A running product lies between 1 and the test's limit, nobody doubts or accuses itself, nobody accuses twice, and
     ///    an accused host has a standing.
+    /// 8. A revealed plant was committed to before its request was recorded, and its executor's answer has fallen by it.
+    /// 9. A plant has approvers as long as it is open what comes of that: sorted, distinct, none its executor, each with a
+    ///    verdict that let it pass.
+    /// 10. Who is negligent is so by a plant of another host.
     pub fn do_try_state() -> Result<(), DispatchError> {
         Self::check_verdicts()?;
         Self::check_disputes()?;
@@ -48,7 +54,48 @@ impl<T: Config> Pallet<T> {
         for reputation in Reputations::<T>::iter_values() {
             ensure!((1..=PPM).contains(&reputation), "a reputation out of range");
         }
-        Self::check_suspicion()
+        Self::check_suspicion()?;
+        Self::check_plants()
+    }
+
+    fn check_plants() -> Result<(), DispatchError> {
+        let oldest = Self::oldest_whole();
+        for (epoch, planter, plant) in Plants::<T>::iter().filter(|(epoch, ..)| *epoch >= oldest) {
+            let Some(index) = plant.revealed else { continue };
+            let record = T::Inferences::record(InferenceId { epoch, index }).ok_or("a plant of nothing")?;
+            ensure!(record.executor == planter, "a plant of somebody else");
+            ensure!(record.state == InferenceState::Planted, "a revealed plant stands");
+            ensure!(plant.committed_at < record.started_at, "a plant that was decided on afterwards");
+            let dispute = Disputes::<T>::get(epoch, index).ok_or("a plant without a dispute")?;
+            ensure!(dispute.is_about_plant(), "a dispute outlived the reveal");
+            let approvers = ApproversOf::<T>::get(epoch, index);
+            ensure!(!approvers.is_empty() || !dispute.status.is_open(), "nobody can contest");
+        }
+        for (epoch, index, approvers) in ApproversOf::<T>::iter().filter(|(epoch, ..)| *epoch >= oldest) {
+            let record = T::Inferences::record(InferenceId { epoch, index }).ok_or("approvers of nothing")?;
+            let dispute = Disputes::<T>::get(epoch, index).ok_or("approvers without a dispute")?;
+            ensure!(
+                Agenda::<T>::contains_key(dispute.due, InferenceId { epoch, index }),
+                "approvers forever"
+            );
+            ensure!(
+                approvers.iter().zip(approvers.iter().skip(1)).all(|(a, b)| a < b),
+                "approvers are not sorted and distinct"
+            );
+            for host in &approvers {
+                ensure!(*host != record.executor, "a planter approves");
+                let verdict = Verdicts::<T>::get(epoch, (index, host));
+                ensure!(verdict.is_some_and(|verdict| verdict.passed), "an approver that did not approve");
+            }
+        }
+        for (_, host, id) in Negligences::<T>::iter().filter(|(.., id)| id.epoch >= oldest) {
+            let record = T::Inferences::record(id).ok_or("negligent about nothing")?;
+            ensure!(
+                record.executor != host && record.state == InferenceState::Planted,
+                "negligent by no plant"
+            );
+        }
+        Ok(())
     }
 
     fn check_suspicion() -> Result<(), DispatchError> {
@@ -99,13 +146,18 @@ impl<T: Config> Pallet<T> {
             let count = open.entry(epoch).or_default();
             *count = count.saturating_add(1);
             ensure!(Agenda::<T>::contains_key(dispute.due, id), "an open dispute is not on the agenda");
-            ensure!(dispute.accuser.is_some(), "a dispute that nobody opened");
+            let uncontested = dispute.status == DisputeStatus::Planted;
+            ensure!(uncontested || dispute.accuser.is_some(), "a dispute that nobody opened");
             let last = (index, dispute.panels.saturating_sub(1));
             let judges = Panels::<T>::contains_key(epoch, last);
             ensure!(judges || dispute.status != DisputeStatus::Judging, "no panel judges");
             let record = T::Inferences::record(id);
+            let state = match dispute.is_about_plant() {
+                true => InferenceState::Planted,
+                false => InferenceState::Disputed,
+            };
             ensure!(
-                record.is_none_or(|record| record.state == InferenceState::Disputed),
+                record.is_none_or(|record| record.state == state),
                 "an open dispute's inference is not disputed"
             );
         }
@@ -133,11 +185,20 @@ impl<T: Config> Pallet<T> {
             let id = InferenceId { epoch, index };
             let dispute = Disputes::<T>::get(epoch, index).ok_or("a panel without a dispute")?;
             ensure!(round < dispute.panels, "a panel that was not counted");
-            ensure!(panel.drawn_at > dispute.opened_at, "a panel that the accuser could have known");
-            let size = if round == 0 { T::FirstPanel::get() } else { T::SecondPanel::get() };
+            // The panels of a dispute that was over when its answer was revealed as a plant.
+            let is_former = dispute.is_about_plant() && round < FIRST_ROUND;
+            ensure!(
+                is_former || panel.drawn_at > dispute.opened_at,
+                "a panel that the accuser could have known"
+            );
+            let size = if panel::is_first(round) { T::FirstPanel::get() } else { T::SecondPanel::get() };
             ensure!((1..=size).contains(&(panel.members.len() as u32)), "the size of a panel");
             let record = T::Inferences::record(id).ok_or("a panel on nothing")?;
             let jury = juries.of::<T>(epoch, record.profile).ok_or("no jury")?;
+            let approvers = match is_former {
+                true => Approvers::default(),
+                false => ApproversOf::<T>::get(epoch, index),
+            };
             let mut before = None;
             for member in &panel.members {
                 ensure!(before < Some(&member.host), "members are not sorted and distinct");
@@ -145,11 +206,14 @@ impl<T: Config> Pallet<T> {
                 ensure!(jury.weight(&member.host) == member.weight, "a member without its weight");
                 let is_party =
                     member.host == record.executor || dispute.accuser.as_ref() == Some(&member.host);
-                ensure!(!is_party, "a party judges");
+                ensure!(is_former || !is_party && !approvers.contains(&member.host), "a party judges");
             }
             let tally = Self::check_seats(id, round, &panel)?;
             let found = finding(&tally.votes, panel.weight(), false);
-            ensure!(found == Finding::Undecided || !dispute.status.is_open(), "a decision without effect");
+            ensure!(
+                is_former || found == Finding::Undecided || !dispute.status.is_open(),
+                "a decision without effect"
+            );
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! # Verification pallet
 //!
-//! Verdicts, coverage, refunds of bad answers, and reputation.
+//! Verdicts, coverage, plants, refunds of bad answers, and reputation.
 //!
 //! ## Overview
 //!
@@ -34,6 +34,11 @@
 //! crosses the test's limit *accuses*. An accused host's reputation counts as 0 from the next epoch on; with a third of
 //! the weight against it, it gets no new work; with half, it is convicted.
 //!
+//! Verifiers that approve without looking are told apart by *plants*: answers that are bad on purpose. Their executor commits itself
+//! before the request is recorded, and reveals the plant with the consent of whoever asked, when others have judged it. Who
+//! approved it may contest that it was bad, before a panel; otherwise it is negligent: reputation 0, and no due of the
+//! running epoch. A plant that the panel finds good convicts its planter.
+//!
 //! ## Low-level details
 //!
 //! * Weights are those of the inference's epoch and profile, without the executor's.
@@ -53,10 +58,13 @@
 //!   panels' votes: a dispute that is still open then ends in the executor's favour.
 //! * Where nobody remains to sit on a panel, nobody contradicts the executor: the answer stands.
 //! * An accuser whom a panel contradicts loses nothing: the executor may have served it other bytes than the panel.
+//! * A revealed plant is a dispute of its own, with panels of its own rounds ([`starling_math::plant`]); it ends any other one about
+//!   the answer. Its approvers are looked for once, when it is revealed, and answer for it when the agenda comes to it.
 //! * The last windows of an epoch close at the first two boundaries of the next one, within its grace.
 //!
 //! ## Limitations
 //!
+//! * Nothing forces a host to plant, and whoever keeps its verdicts back until the last plants are revealed is not tested.
 //! * The accuser's verdict is known to its panel. A member that copies it without looking is right as long as accusers are.
 //! * A receipt is checked against the executor's present worker key: who replaced it can be convicted by votes only.
 //! * One window shows what it holds; a chain of hashes that breaks after the first window, an answer of several windows
@@ -80,6 +88,7 @@ mod invariants;
 #[cfg(test)]
 mod mock;
 mod panels;
+mod plants;
 mod reputation;
 mod suspicion;
 #[cfg(test)]
@@ -91,7 +100,7 @@ pub mod weights;
 pub use pallet::*;
 pub use types::{
     Accuser, Boundary, Conviction, CoverageMark, CoverageState, Dispute, DisputeStatus, Member, Panel,
-    PanelTally, Refusal, Seat, VerdictRecord,
+    PanelTally, Plant, Refusal, Seat, VerdictRecord,
 };
 pub use weights::WeightInfo;
 
@@ -102,8 +111,9 @@ pub mod pallet {
     use crate::{
         cost::{self, Shape},
         types::{
-            Accuser, Accusers, Boundary, CommitBatch, Conviction, CoverageMark, CoverageState, Dispute,
-            Panel, PanelTally, Refusal, RevealBatch, Seat, VerdictBatch, VerdictRecord,
+            Accuser, Accusers, Approvers, Boundary, CommitBatch, Conviction, CoverageMark, CoverageState,
+            Dispute, Panel, PanelTally, Plant, Refusal, RevealBatch, Seat, VerdictBatch, VerdictRecord,
+            MAX_ACCUSERS,
         },
         WeightInfo,
     };
@@ -113,6 +123,7 @@ pub mod pallet {
     use starling_math::evidence::Standing;
     use starling_primitives::{
         fraud::{Fraud, FraudProof, NoProof},
+        plant::Consent,
         traits::{Beacon, Bonds, Clock, Hosts, Inferences, Profiles, Weights},
         verdict::PanelRound,
         AccountId, Balance, EpochIndex, InferenceId, Ppm, ProfileId, H256,
@@ -293,6 +304,27 @@ pub mod pallet {
     pub type Standings<T: Config> =
         StorageDoubleMap<_, Twox64Concat, EpochIndex, Blake2_128Concat, AccountId, Standing>;
 
+    /// The plants of an epoch, by host: at most one each.
+    ///
+    /// Hashers: epochs are counted by the chain; hosts choose their accounts.
+    #[pallet::storage]
+    pub type Plants<T: Config> =
+        StorageDoubleMap<_, Twox64Concat, EpochIndex, Blake2_128Concat, AccountId, Plant>;
+
+    /// Who approved a revealed plant, while it is open what comes of that.
+    ///
+    /// Hashers: both keys are counted by the chain.
+    #[pallet::storage]
+    pub type ApproversOf<T: Config> =
+        StorageDoubleMap<_, Twox64Concat, EpochIndex, Twox64Concat, u32, Approvers, ValueQuery>;
+
+    /// Hosts that were found negligent in an epoch, and by which plant.
+    ///
+    /// Hashers: epochs are counted by the chain; hosts choose their accounts.
+    #[pallet::storage]
+    pub type Negligences<T: Config> =
+        StorageDoubleMap<_, Twox64Concat, EpochIndex, Blake2_128Concat, AccountId, InferenceId>;
+
     /// Everything of earlier epochs is pruned.
     #[pallet::storage]
     pub type PrunedBefore<T: Config> = StorageValue<_, EpochIndex, ValueQuery>;
@@ -418,6 +450,38 @@ pub mod pallet {
             /// Its inferences and seed.
             mark: CoverageMark,
         },
+        /// A host committed itself to what may be a plant.
+        PlantCommitted {
+            /// The host.
+            host: AccountId,
+            /// The epoch.
+            epoch: EpochIndex,
+        },
+        /// An answer was a plant.
+        PlantRevealed {
+            /// The inference.
+            id: InferenceId,
+            /// Its executor.
+            planter: AccountId,
+            /// How many verifiers approved it: they may contest that it was bad.
+            approvers: u32,
+        },
+        /// Somebody who approved a plant says that it was a good answer: a panel will judge.
+        PlantContested {
+            /// The inference.
+            id: InferenceId,
+            /// Who approved it.
+            contester: AccountId,
+        },
+        /// A host approved a plant: it lost the epoch's due and all reputation.
+        Negligent {
+            /// The host.
+            host: AccountId,
+            /// The epoch that it has no due of.
+            epoch: EpochIndex,
+            /// The plant.
+            id: InferenceId,
+        },
     }
 
     #[pallet::error]
@@ -438,6 +502,30 @@ pub mod pallet {
         UnknownProfile,
         /// The signer (or its host's bond) could not pay for a false proof.
         DepositNotCovered,
+        /// The host has no weight in this epoch.
+        NoWeight,
+        /// The host committed itself in this epoch before.
+        AlreadyCommitted,
+        /// The host did not commit itself in that epoch.
+        NotCommitted,
+        /// The host's plant of that epoch is revealed.
+        AlreadyRevealed,
+        /// Another host answered.
+        OtherExecutor,
+        /// The answer is not on chain in time.
+        NotFinished,
+        /// A panel, or the lack of one, let the answer stand.
+        AlreadyJudged,
+        /// Request and salt are not what the host committed itself to.
+        OtherCommitment,
+        /// The request was recorded before the commitment, or in the same block.
+        CommittedTooLate,
+        /// Whoever asked did not agree to a bad answer.
+        NoConsent,
+        /// It is no plant, or nobody can contest it any more.
+        NotContestable,
+        /// The host did not approve this plant.
+        NotAnApprover,
     }
 
     #[pallet::hooks]
@@ -558,6 +646,92 @@ pub mod pallet {
             let host = Self::ensure_worker(origin)?;
             let shape = Self::do_reveal(&host, &items);
             Ok(Some(cost::reveal_verdicts::<T>(shape)).into())
+        }
+
+        /// Commits a host to a plant of this epoch, or to nothing: nobody sees the difference.
+        ///
+        /// ## Dispatch Origin
+        /// Signed by the worker key of a host with weight; free of fees for it when it succeeds.
+        ///
+        /// ## Details
+        /// Once an epoch. `commitment` is [`starling_primitives::plant::commitment`] of a request that is not recorded yet.
+        ///
+        /// ## Errors
+        /// [`Error::NotAWorker`], [`Error::AlreadyCommitted`], [`Error::NoWeight`].
+        ///
+        /// ## Events
+        /// [`Event::PlantCommitted`].
+        #[pallet::call_index(4)]
+        #[pallet::weight(T::WeightInfo::commit_plant())]
+        #[pallet::feeless_if(|origin: &OriginFor<T>, _commitment: &H256| -> bool {
+            Pallet::<T>::check_commit_plant(origin.clone()).is_ok()
+        })]
+        pub fn commit_plant(origin: OriginFor<T>, commitment: H256) -> DispatchResult {
+            let (epoch, host) = Self::check_commit_plant(origin)?;
+            Self::do_commit_plant(epoch, host, commitment);
+            Ok(())
+        }
+
+        /// Reveals that an answer was a plant.
+        ///
+        /// ## Dispatch Origin
+        /// Signed by the worker key of the host that answered; free of fees for it when it succeeds.
+        ///
+        /// ## Details
+        /// As long as verdicts on the epoch are taken, and no panel has let the answer stand. The answer falls, which nobody
+        /// holds against its executor: the client is refunded, an open dispute is over, no more verdicts are taken or asked for.
+        /// Who approved the answer may contest it for two whole coverage windows, and is negligent otherwise.
+        ///
+        /// ## Errors
+        /// [`Error::NotAWorker`], [`Error::EpochClosed`], [`Error::NotCommitted`], [`Error::AlreadyRevealed`],
+        /// [`Error::UnknownInference`], [`Error::OtherExecutor`], [`Error::NotFinished`], [`Error::AlreadyJudged`],
+        /// [`Error::AlreadyFallen`], [`Error::OtherCommitment`], [`Error::CommittedTooLate`], [`Error::NoConsent`].
+        ///
+        /// ## Events
+        /// [`Event::PlantRevealed`]; later [`Event::DisputeSettled`], [`Event::Negligent`], [`Event::ReputationChanged`].
+        #[pallet::call_index(5)]
+        #[pallet::weight(cost::reveal_plant::<T>(MAX_ACCUSERS))]
+        #[pallet::feeless_if(
+            |origin: &OriginFor<T>, inference: &InferenceId, salt: &H256, consent: &Consent| -> bool {
+                Pallet::<T>::check_reveal_plant(origin.clone(), *inference, *salt, consent).is_ok()
+            }
+        )]
+        pub fn reveal_plant(
+            origin: OriginFor<T>,
+            inference: InferenceId,
+            salt: H256,
+            consent: Consent,
+        ) -> DispatchResultWithPostInfo {
+            let revealable = Self::check_reveal_plant(origin, inference, salt, &consent)?;
+            let hosts = Self::do_reveal_plant(inference, revealable);
+            Ok(Some(cost::reveal_plant::<T>(hosts)).into())
+        }
+
+        /// Says that a plant was a good answer after all: a panel judges.
+        ///
+        /// ## Dispatch Origin
+        /// Signed by the worker key of a host that approved it; free of fees for it when it succeeds.
+        ///
+        /// ## Details
+        /// Once, by the first of the approvers, for all of them. The panel is drawn, and decides, as for any dispute; neither the
+        /// executor nor who approved the answer sits on it. More than half of its weight within the limits convicts the executor,
+        /// beyond them makes the approvers negligent. A transcript that is not to be had is a miss of the executor. No majority:
+        /// nothing happens to anybody.
+        ///
+        /// ## Errors
+        /// [`Error::NotAWorker`], [`Error::NotContestable`], [`Error::NotAnApprover`].
+        ///
+        /// ## Events
+        /// [`Event::PlantContested`]; later what a dispute comes to, and [`Event::Negligent`].
+        #[pallet::call_index(6)]
+        #[pallet::weight(T::WeightInfo::contest_plant())]
+        #[pallet::feeless_if(|origin: &OriginFor<T>, inference: &InferenceId| -> bool {
+            Pallet::<T>::check_contest_plant(origin.clone(), *inference).is_ok()
+        })]
+        pub fn contest_plant(origin: OriginFor<T>, inference: InferenceId) -> DispatchResult {
+            let (contester, dispute) = Self::check_contest_plant(origin, inference)?;
+            Self::do_contest_plant(inference, contester, dispute);
+            Ok(())
         }
     }
 }

@@ -225,6 +225,13 @@ impl Inferences for Mock {
             Settled::mutate(|settled| settled.push((id, false)));
         }
     }
+    fn plant(id: InferenceId) {
+        use InferenceState::{Delivered, Disputed, Finished};
+        let state = state(id);
+        assert!(matches!(state, Finished | Delivered | Disputed), "a plant is revealed before it is judged");
+        change(id, |record| record.state = InferenceState::Planted);
+        Settled::mutate(|settled| settled.push((id, false)));
+    }
 }
 
 pub(crate) fn host(id: u8) -> AccountId {

@@ -7,8 +7,8 @@ use crate::{
     cost::{self, AgendaWork, Shape},
     types::{Boundary, Dispute, DisputeStatus, Member, Panel, PanelTally, Refusal, Seat, MAX_PANEL},
     verdicts::{judge_outcome, Frame, Juries},
-    Agenda, AgendaFrom, Config, Disputes, Event, LastBoundary, Pallet, PanelTallies, Panels, Seats,
-    VerdictRecord, Verdicts,
+    Agenda, AgendaFrom, ApproversOf, Config, Disputes, Event, LastBoundary, Pallet, PanelTallies, Panels,
+    Seats, VerdictRecord, Verdicts,
 };
 use alloc::vec::Vec;
 use frame_support::{
@@ -61,13 +61,15 @@ impl<T: Config> Pallet<T> {
             match Agenda::<T>::iter_key_prefix(from).next() {
                 Some(id) => {
                     Agenda::<T>::remove(from, id);
-                    let AgendaWork { drawn, closed, .. } = Self::proceed(id, &boundary, &mut juries);
+                    let AgendaWork { drawn, closed, approvers, .. } =
+                        Self::proceed(id, &boundary, &mut juries);
                     done = AgendaWork {
                         disputes: done.disputes.saturating_add(1),
                         drawn: done.drawn.saturating_add(drawn),
                         closed: done.closed.saturating_add(closed),
+                        approvers: done.approvers.saturating_add(approvers),
                     };
-                    let looked_at = drawn.saturating_add(closed);
+                    let looked_at = drawn.saturating_add(closed).saturating_add(approvers);
                     left = left.saturating_sub(looked_at.saturating_add(DISPUTE_SEATS));
                 }
                 None => from = from.saturating_add(1),
@@ -79,10 +81,20 @@ impl<T: Config> Pallet<T> {
         cost::agenda::<T>(done)
     }
 
-    /// Takes a dispute one step further; returns the seats that were looked at.
+    /// Takes a dispute one step further; returns what was looked at.
     fn proceed(id: InferenceId, boundary: &Boundary, juries: &mut Juries) -> AgendaWork {
+        let done = Self::step(id, boundary, juries);
+        AgendaWork { approvers: Self::release_approvers(id), ..done }
+    }
+
+    fn step(id: InferenceId, boundary: &Boundary, juries: &mut Juries) -> AgendaWork {
         let nothing = AgendaWork::default();
         let Some(dispute) = Disputes::<T>::get(id.epoch, id.index) else { return nothing };
+        if dispute.status == DisputeStatus::Planted {
+            // Nobody who approved it says that it was good.
+            Self::settle(id, &dispute, false, false);
+            return nothing;
+        }
         if !Self::takes_verdicts(id.epoch) {
             // The claims are over, and nobody could speak any more.
             if dispute.status.is_open() {
@@ -129,15 +141,18 @@ impl<T: Config> Pallet<T> {
         let mut parties: Vec<AccountId> = dispute.accuser.iter().cloned().collect();
         parties.push(record.executor);
         let case = Case { request_id: &record.request_id, round: dispute.panels, parties: &parties };
-        let size = match dispute.panels {
-            0 => T::FirstPanel::get(),
-            _ => T::SecondPanel::get(),
+        let size = match panel::is_first(dispute.panels) {
+            true => T::FirstPanel::get(),
+            false => T::SecondPanel::get(),
         };
         let now = Self::now();
-        // Who was suspended or has left since the epoch began cannot speak; who declared that it is down need not.
+        let approvers = ApproversOf::<T>::get(id.epoch, id.index);
+        // Who was suspended or has left since the epoch began cannot speak; who declared that it is down need not; nor does an
+        // approver judge whether it looked.
         let may_act = |host: &AccountId| {
             let worker = T::Hosts::worker_of(host);
-            worker.and_then(|worker| T::Hosts::host_of(&worker)).as_ref() == Some(host)
+            approvers.binary_search(host).is_err()
+                && worker.and_then(|worker| T::Hosts::host_of(&worker)).as_ref() == Some(host)
                 && !T::Hosts::is_away(host, now, now)
         };
         let drawn = panel::draw(&seed, &case, &jury.hosts, size.min(MAX_PANEL), may_act);
@@ -161,7 +176,7 @@ impl<T: Config> Pallet<T> {
         let found = record.map(|record| (record.executor, finding(&votes, panel.weight(), true)));
         let decided = found.is_some_and(|(executor, found)| Self::decide(id, dispute, &executor, found));
         if !decided && dispute.status.is_open() {
-            if dispute.panels < PANELS {
+            if panel::another_follows(dispute.panels) {
                 // The next seed is unknown to those who voted, too.
                 let (status, due) = (DisputeStatus::Waiting, boundary.count.saturating_add(1));
                 Self::put_off(id, Dispute { status, due, ..dispute.clone() });
@@ -172,7 +187,7 @@ impl<T: Config> Pallet<T> {
         panel.members.len() as u32
     }
 
-    fn put_off(id: InferenceId, dispute: Dispute) {
+    pub(crate) fn put_off(id: InferenceId, dispute: Dispute) {
         Agenda::<T>::insert(dispute.due, id, ());
         Disputes::<T>::insert(id.epoch, id.index, dispute);
     }

@@ -6,6 +6,7 @@ use scale_info::TypeInfo;
 use starling_math::{
     dispute::Votes,
     panel::{self, Stage},
+    plant::FIRST_ROUND,
 };
 use starling_primitives::{
     verdict::{Outcome, PanelCommit, PanelReveal, PanelRound, Verdict},
@@ -88,29 +89,56 @@ pub enum DisputeStatus {
     Valid,
     /// The answer does not stand.
     Invalid,
+    /// The answer was a plant, which those who approved it may contest until the dispute is due.
+    Planted,
 }
 
 impl DisputeStatus {
     /// Whether nothing is decided yet.
     pub fn is_open(self) -> bool {
-        matches!(self, Self::Waiting | Self::Judging)
+        matches!(self, Self::Waiting | Self::Judging | Self::Planted)
     }
 }
 
 /// A vote on an inference.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, DecodeWithMemTracking, MaxEncodedLen, TypeInfo)]
 pub struct Dispute {
-    /// Block of the verdict that opened it.
+    /// Block of the verdict that opened it, or of the reveal of a plant or the contest of it.
     pub opened_at: BlockNumber,
-    /// The verifier that failed the answer first; `None` when a proof made it fall without a dispute.
+    /// The verifier that failed the answer first, or contests that it was a plant; `None` when nobody did: a proof or a
+    /// reveal made it fall.
     pub accuser: Option<AccountId>,
-    /// Panels that were drawn so far.
+    /// Round of the next panel: the number of those drawn so far, from
+    /// [`FIRST_ROUND`](starling_math::plant::FIRST_ROUND) on when it is about a plant.
     pub panels: PanelRound,
     /// Boundary at which something is to be done about it: a panel drawn, or the last one closed.
     pub due: u32,
     /// Where it stands.
     pub status: DisputeStatus,
 }
+
+impl Dispute {
+    /// Whether the answer was revealed as a plant, and whatever was said of it before is over.
+    pub fn is_about_plant(&self) -> bool {
+        self.panels >= FIRST_ROUND
+    }
+}
+
+/// A host's plant of an epoch.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, DecodeWithMemTracking, MaxEncodedLen, TypeInfo,
+)]
+pub struct Plant {
+    /// What it committed itself to.
+    pub commitment: H256,
+    /// Block of the commitment.
+    pub committed_at: BlockNumber,
+    /// Index of the inference, once it is revealed.
+    pub revealed: Option<u32>,
+}
+
+/// Verifiers that approved a plant, sorted by account.
+pub type Approvers = BoundedVec<AccountId, ConstU32<MAX_ACCUSERS>>;
 
 /// The newest boundary of a coverage window, and its seed `Round::Coverage(epoch, window)`.
 #[derive(
@@ -247,4 +275,6 @@ pub enum Refusal {
     NotCommitted,
     /// The host committed itself to something else.
     OtherCommitment,
+    /// The inference was revealed as a plant: nobody has to look any more.
+    Planted,
 }

@@ -12,7 +12,7 @@ use sp_runtime::{traits::UniqueSaturatedInto, DispatchError};
 use starling_math::judge;
 use starling_primitives::{
     profile::Calibration,
-    records::{InferenceRecord, InferenceResult},
+    records::{InferenceRecord, InferenceResult, InferenceState},
     traits::{Clock, HostWeight, Hosts, Inferences, Profiles, Weights},
     verdict::{Figures, Outcome, Verdict, DISTANCE_CLIP, MARGIN_CLIP},
     AccountId, BlockNumber, EpochIndex, InferenceId, ProfileId, Work,
@@ -134,6 +134,9 @@ impl<T: Config> Pallet<T> {
         let result = record.result.as_ref().ok_or(Refusal::NotFinished)?;
         if record.executor == *frame.verifier {
             return Err(Refusal::OwnInference);
+        }
+        if record.state == InferenceState::Planted {
+            return Err(Refusal::Planted);
         }
         let jury = juries.of::<T>(id.epoch, record.profile).ok_or(Refusal::NotServing)?;
         jury.member(frame.verifier).ok_or(Refusal::NotServing)?;

@@ -19,6 +19,10 @@ pub trait WeightInfo {
     fn commit_refused(n: u32) -> Weight;
     /// `commit_verdicts`, `n` in `1..=256`.
     fn commit_verdicts(n: u32) -> Weight;
+    /// `commit_plant`.
+    fn commit_plant() -> Weight;
+    /// `contest_plant`.
+    fn contest_plant() -> Weight;
     /// `coverage`.
     fn coverage() -> Weight;
     /// `draw_panels`, `n` in `0..=2`.
@@ -27,8 +31,12 @@ pub trait WeightInfo {
     fn prove_fraud(w: u32) -> Weight;
     /// `prune`, `n` in `0..=200`.
     fn prune(n: u32) -> Weight;
+    /// `release_approvers`, `n` in `0..=998`.
+    fn release_approvers(n: u32) -> Weight;
     /// `reveal_deciding`, `n` in `1..=256`.
     fn reveal_deciding(n: u32) -> Weight;
+    /// `reveal_plant`, `h` in `1..=1000`.
+    fn reveal_plant(h: u32) -> Weight;
     /// `reveal_refused`, `n` in `1..=256`.
     fn reveal_refused(n: u32) -> Weight;
     /// `reveal_verdicts`, `n` in `1..=256`.
@@ -82,6 +90,16 @@ impl<T: frame_system::Config> WeightInfo for SubstrateWeight<T> {
             .saturating_add(T::DbWeight::get().reads_writes(3, 2).saturating_mul(n.into()))
     }
 
+    // Not measured yet; as `commit_verdicts` of one, and the weights of the epoch.
+    fn commit_plant() -> Weight {
+        Weight::from_parts(120000000, 0).saturating_add(T::DbWeight::get().reads_writes(6, 1))
+    }
+
+    // Not measured yet; as `submit_failing` of one, and the list of approvers.
+    fn contest_plant() -> Weight {
+        Weight::from_parts(160000000, 0).saturating_add(T::DbWeight::get().reads_writes(6, 3))
+    }
+
     fn coverage() -> Weight {
         Weight::from_parts(33219000, 0).saturating_add(T::DbWeight::get().reads_writes(6, 5))
     }
@@ -105,11 +123,27 @@ impl<T: frame_system::Config> WeightInfo for SubstrateWeight<T> {
             .saturating_add(T::DbWeight::get().reads_writes(1, 1).saturating_mul(n.into()))
     }
 
+    // Not measured yet; by host as a seat of `close_panels`, with one entry more.
+    fn release_approvers(n: u32) -> Weight {
+        Weight::from_parts(12000000, 0)
+            .saturating_add(T::DbWeight::get().reads_writes(2, 1))
+            .saturating_add(Weight::from_parts(16000000, 0).saturating_mul(n.into()))
+            .saturating_add(T::DbWeight::get().reads_writes(4, 3).saturating_mul(n.into()))
+    }
+
     fn reveal_deciding(n: u32) -> Weight {
         Weight::from_parts(250223000, 0)
             .saturating_add(T::DbWeight::get().reads_writes(12, 6))
             .saturating_add(Weight::from_parts(135084971, 0).saturating_mul(n.into()))
             .saturating_add(T::DbWeight::get().reads_writes(12, 10).saturating_mul(n.into()))
+    }
+
+    // Not measured yet; as `prove_fraud` without a window, with two checks of the signature, and by host as `commit_refused`.
+    fn reveal_plant(h: u32) -> Weight {
+        Weight::from_parts(400000000, 0)
+            .saturating_add(T::DbWeight::get().reads_writes(24, 14))
+            .saturating_add(Weight::from_parts(10200000, 0).saturating_mul(h.into()))
+            .saturating_add(T::DbWeight::get().reads_writes(1, 0).saturating_mul(h.into()))
     }
 
     fn reveal_refused(n: u32) -> Weight {

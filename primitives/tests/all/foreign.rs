@@ -8,6 +8,7 @@ use sp_core::{sr25519, Pair};
 use starling_primitives::{
     fraud::{judge, Evidence, FraudProof, Known, NoProof, OpenedWindow},
     merkle::Proof,
+    plant::Consent,
     receipt::{Receipt, SignedReceipt},
     records::{Delivered, Finished, Started},
     replay::{prove_fraud, Checks},
@@ -50,6 +51,7 @@ fn check_all(bytes: &[u8]) {
     check::<OpenedWindow>(bytes);
     check::<Evidence>(bytes);
     check::<FraudProof>(bytes);
+    check::<Consent>(bytes);
     check::<TokenRecord>(bytes);
     check::<Transcript>(bytes);
 }
@@ -76,8 +78,10 @@ fn messages() -> Vec<Vec<u8>> {
     let signature = MultiSignature::Sr25519(worker().sign(b"message"));
     let authorization = SignedAuthorization { authorization, signer: host(), signature };
     let started = Started { authorization: authorization.clone(), epoch: 1, attempt: 2, executor: host() };
+    let consent = Consent { signer: host(), signature: MultiSignature::Sr25519(worker().sign(b"message")) };
     let opened = transcript.window_proof(1).expect("exists");
     vec![
+        consent.encode(),
         transcript.header.encode(),
         authorization.encode(),
         started.encode(),
@@ -135,6 +139,7 @@ fn valid_messages_come_back() {
             check::<WindowProof>(&message),
             check::<SignedReceipt>(&message),
             check::<FraudProof>(&message),
+            check::<Consent>(&message),
             check::<Transcript>(&message),
         ];
         assert!(message.len() == 96 || decodes.contains(&true), "{} bytes", message.len());

@@ -6,6 +6,7 @@ mod constraint;
 mod foreign;
 mod golden;
 mod merkle_vrf;
+mod plant;
 mod replay;
 mod sampler;
 mod tape;

@@ -183,6 +183,9 @@ impl Contains<RuntimeCall> for Owed {
                     | Verification::prove_fraud { .. }
                     | Verification::commit_verdicts { .. }
                     | Verification::reveal_verdicts { .. }
+                    | Verification::commit_plant { .. }
+                    | Verification::reveal_plant { .. }
+                    | Verification::contest_plant { .. }
             ),
             RuntimeCall::Rewards(call) => matches!(call, Rewards::claim { .. }),
             _ => false,

@@ -7,6 +7,7 @@ use sp_core::{sr25519, Pair};
 use starling_math::draw;
 use starling_primitives::{
     fraud::{Evidence, FraudProof, OpenedWindow},
+    plant::Consent,
     receipt::{Receipt, SignedReceipt},
     records::{response_hash, Finished, FinishedIn, InferenceRecord, Started},
     request::{Authorization, RequestHeader, SamplingParams, SignedAuthorization},
@@ -38,6 +39,12 @@ impl Client {
     pub(crate) fn call(&self, call: impl Into<RuntimeCall>) -> DispatchResult {
         let origin = RuntimeOrigin::signed(self.account());
         call.into().dispatch_bypass_filter(origin).map(|_| ()).map_err(|failed| failed.error)
+    }
+
+    /// That the answer to this request is bad on purpose.
+    pub(crate) fn consent(&self, request: &RequestId) -> Consent {
+        let signature = self.0.sign(Consent::signing_hash(&genesis_hash(), request).as_bytes());
+        Consent { signer: self.account(), signature: MultiSignature::Sr25519(signature) }
     }
 
     pub(crate) fn deposit(&self, amount: Balance) -> DispatchResult {

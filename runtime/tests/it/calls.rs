@@ -112,6 +112,11 @@ pub(crate) enum What {
         index: u32,
         outcome: Outcome,
     },
+    CommitPlant(u8),
+    ContestPlant {
+        epoch_back: u32,
+        index: u32,
+    },
     Claim {
         epoch_back: u32,
         of: usize,
@@ -193,6 +198,8 @@ fn what() -> impl Strategy<Value = What> {
         2 => (anybody.clone(), verdict).prop_map(|(prover, verdict)| What::SprintVerdict { prover, verdict }),
         4 => (0u32..4, 0u32..10, outcome())
             .prop_map(|(epoch_back, index, outcome)| What::Verdict { epoch_back, index, outcome }),
+        1 => any::<u8>().prop_map(What::CommitPlant),
+        2 => (0u32..4, 0u32..10).prop_map(|(epoch_back, index)| What::ContestPlant { epoch_back, index }),
         2 => (0u32..3, anybody).prop_map(|(epoch_back, of)| What::Claim { epoch_back, of }),
         1 => any::<u8>().prop_map(What::SetKeys),
         1 => Just(What::PurgeKeys),
@@ -281,6 +288,14 @@ impl What {
                 let inference = InferenceId { epoch: now.saturating_sub(*epoch_back), index: *index };
                 let items = vec![Verdict { inference, outcome: *outcome }; 2].try_into().expect("two fit");
                 pallet_verification::Call::submit_verdicts { items }.into()
+            }
+            Self::CommitPlant(byte) => {
+                let commitment = H256::repeat_byte(*byte);
+                pallet_verification::Call::commit_plant { commitment }.into()
+            }
+            Self::ContestPlant { epoch_back, index } => {
+                let inference = InferenceId { epoch: now.saturating_sub(*epoch_back), index: *index };
+                pallet_verification::Call::contest_plant { inference }.into()
             }
             Self::Claim { epoch_back, of } => {
                 let epoch = now.saturating_sub(*epoch_back);

@@ -175,7 +175,7 @@ fn check_consequences(offender: &Authority, index: u32) {
     let account = &offender.account;
     assert_eq!(pallet_hosts::Hosts::<Runtime>::get(account).unwrap().status, HostStatus::Suspended);
     assert!(!Hosts::may_sprint(account));
-    assert!(Verification::convicted(epoch().index, account), "its due of the epoch is lost");
+    assert!(Verification::forfeits(epoch().index, account), "its due of the epoch is lost");
     assert_eq!(Verification::reputation(account), 0);
     assert_eq!(Session::disabled_validators(), [index]);
     assert!(grandpa_has(offender) && babe_has(offender));

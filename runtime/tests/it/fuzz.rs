@@ -14,6 +14,7 @@ use proptest::prelude::*;
 use starling_math::clock;
 use starling_primitives::{
     fraud::Evidence,
+    plant,
     records::InferenceState,
     sprint::{SprintCommitment, SprintVerdict},
     traits::{Beacon as _, Round},
@@ -65,6 +66,18 @@ enum Step {
         back: usize,
         change: u8,
     },
+    /// The executor commits itself the block before, so that it can say later that the answer was bad.
+    Plant {
+        client: bool,
+        gateway: usize,
+    },
+    /// That one of the last plants was one, with the consent of its client or of the other one.
+    Uncover {
+        back: usize,
+        other: bool,
+    },
+    /// Everybody contests it.
+    Contest(usize),
     Claim(usize),
     Registry {
         host: usize,
@@ -92,6 +105,9 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(absent, back, outcome)| Step::Commit { absent, back, outcome }),
         6 => Just(Step::Reveal),
         5 => (0usize..5, 0usize..8, 0u8..4).prop_map(|(by, back, change)| Step::Prove { by, back, change }),
+        4 => (any::<bool>(), host.clone()).prop_map(|(client, gateway)| Step::Plant { client, gateway }),
+        3 => (0usize..3, prop::bool::weighted(0.1)).prop_map(|(back, other)| Step::Uncover { back, other }),
+        2 => (0usize..3).prop_map(Step::Contest),
         3 => host.clone().prop_map(Step::Claim),
         2 => (host.clone(), 0u8..5).prop_map(|(host, call)| Step::Registry { host, call }),
         2 => (1u32..12).prop_map(Step::Blocks),
@@ -105,6 +121,8 @@ struct World {
     answers: Vec<Answer>,
     /// What was committed to, by whom.
     sealed: Vec<(usize, PanelReveal)>,
+    /// By which client, and what.
+    plants: Vec<(bool, Answer)>,
     /// What the events explain of the issuance.
     issuance: Balance,
 }
@@ -112,7 +130,8 @@ struct World {
 impl World {
     fn new() -> Self {
         let clients = [Client::named("Eve"), Client::named("Ferdie")];
-        Self { clients, answers: Vec::new(), sealed: Vec::new(), issuance: Balances::total_issuance() }
+        let issuance = Balances::total_issuance();
+        Self { clients, answers: Vec::new(), sealed: Vec::new(), plants: Vec::new(), issuance }
     }
 
     fn answer(&self, back: usize) -> Option<&Answer> {
@@ -173,12 +192,55 @@ impl World {
             Step::Commit { absent, back, outcome } => self.commit(absent, back, outcome),
             Step::Reveal => self.reveal(),
             Step::Prove { by, back, change } => self.prove(by, back, change),
+            Step::Plant { client, gateway } => self.plant(client, gateway),
+            Step::Uncover { back, other } => self.uncover(back, other),
+            Step::Contest(back) => {
+                let Some((_, answer)) = self.plants.iter().rev().nth(back) else { return };
+                let Some(inference) = answer.id() else { return };
+                self.block(|| {
+                    for host in Host::all() {
+                        let call = pallet_verification::Call::<Runtime>::contest_plant { inference };
+                        ignore(host.call(call));
+                    }
+                });
+            }
             Step::Claim(host) => self.claim(host),
             Step::Registry { host, call } => self.registry(host, call),
             Step::Blocks(blocks) => (0..blocks).for_each(|_| self.block(|| ())),
             Step::Epoch { absent, fabricated } => self.epoch(absent, fabricated),
             Step::Call(call) => self.block(|| ignore(call.make())),
         }
+    }
+
+    fn plant(&mut self, client: bool, gateway: usize) {
+        let gateway = Host::all().into_iter().nth(gateway).expect("there are four");
+        let n = self.answers.len() as u32;
+        let named = &self.clients[usize::from(client)];
+        let Some(answer) = Answer::new(named, &gateway.account, n, false) else { return };
+        self.answers.push(answer.clone());
+        self.plants.push((client, answer.clone()));
+        let commitment = plant::commitment(answer.finished.request_id, H256::zero());
+        self.block(|| {
+            let call = pallet_verification::Call::<Runtime>::commit_plant { commitment };
+            ignore(answer.executor().call(call));
+        });
+        self.block(|| {
+            ignore(answer.start(&gateway));
+            ignore(answer.finish());
+        });
+    }
+
+    fn uncover(&mut self, back: usize, other: bool) {
+        let Some((client, answer)) = self.plants.iter().rev().nth(back).cloned() else { return };
+        let Some(inference) = answer.id() else { return };
+        let agreed = &self.clients[usize::from(client != other)];
+        let consent = agreed.consent(&answer.finished.request_id);
+        self.block(|| {
+            let salt = H256::zero();
+            let call = pallet_verification::Call::<Runtime>::reveal_plant { inference, salt, consent };
+            let revealed = answer.executor().call(call);
+            assert!(revealed.is_err() || !other, "whoever asked agreed");
+        });
     }
 
     fn commit(&mut self, absent: usize, back: usize, outcome: u8) {

@@ -12,6 +12,7 @@ mod genesis;
 mod golden;
 mod governance;
 mod panels;
+mod plants;
 mod state;
 mod upgrade;
 mod weights;

@@ -2,6 +2,7 @@
 
 mod absent;
 mod gateway;
+mod plants;
 mod sprint;
 mod text;
 mod verifiers;
@@ -9,6 +10,7 @@ mod weights;
 
 pub use absent::{Renter, Withholder};
 pub use gateway::{Gateway, Starver};
+pub use plants::FalsePlanter;
 pub use sprint::Fabricator;
 pub use text::{BackFilled, Bent, Canned};
 pub use verifiers::{Lazy, Liar, Shielding};
@@ -88,6 +90,16 @@ pub trait Behaviour: fmt::Debug {
     /// Gateway: what it does with a request for this executor.
     fn route(&self, _executor: &AccountId) -> Route {
         Route::Forward
+    }
+
+    /// Planter: who answers its plants; `None`: it plants nothing.
+    fn plants(&self) -> Option<Box<dyn Behaviour>> {
+        Some(Box::new(OtherWeights))
+    }
+
+    /// Verifier: whether it contests a plant that it approved, given whether the answer was good.
+    fn contests(&self, is_good: bool) -> bool {
+        is_good
     }
 
     /// Sprint: nonces it commits to, given what its own hardware does.

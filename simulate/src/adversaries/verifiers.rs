@@ -38,6 +38,16 @@ impl Behaviour for Lazy {
         approval(seen.tokens)
     }
 
+    /// Planting is work.
+    fn plants(&self) -> Option<Box<dyn Behaviour>> {
+        None
+    }
+
+    /// To know when to would be work, too.
+    fn contests(&self, _: bool) -> bool {
+        false
+    }
+
     fn proves(&self, _: bool) -> bool {
         false
     }

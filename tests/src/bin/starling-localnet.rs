@@ -3,8 +3,9 @@
 use anyhow::{bail, Context, Result};
 use clap::{Parser, Subcommand};
 use sp_core::{sr25519, Pair};
-use starling_chain_client::ChainClient;
+use starling_chain_client::{ChainClient, Keypair};
 use starling_e2e::{
+    key,
     network::{Network, Role, Spec, HOST_NAMES, PROFILE},
     poll,
     ports::Ports,
@@ -13,6 +14,11 @@ use starling_e2e::{
 use starling_math::clock;
 use starling_primitives::AccountId;
 use std::{path::PathBuf, time::Duration};
+
+/// The host that plants.
+const PLANTER: usize = 0;
+/// The development account that asks it for that.
+const PLANTS_CLIENT: &str = "//Eve";
 
 #[derive(Parser)]
 struct Cli {
@@ -75,7 +81,9 @@ async fn up(state: PathBuf, chain: &str, offset: u16) -> Result<()> {
         Network::open(&state)?
     } else {
         println!("making a network in {}", state.display());
-        Network::prepare(&state, Spec::four_hosts(chain, Ports::Usual { offset }))?
+        let mut spec = Spec::four_hosts(chain, Ports::Usual { offset });
+        spec.hosts[PLANTER].plants = Some(PLANTS_CLIENT.into());
+        Network::prepare(&state, spec)?
     };
     println!("starting {} processes", network.spec().processes().len());
     if let Err(error) = network.start().await {
@@ -83,6 +91,10 @@ async fn up(state: PathBuf, chain: &str, offset: u16) -> Result<()> {
         return Err(error.context("the network did not start; nothing was left running"));
     }
     let chain = ChainClient::connect(&network.rpc(0)).await?;
+    let client = Keypair::from_suri(PLANTS_CLIENT)?.account();
+    if chain.best()?.deposit(&client).await?.free == 0 {
+        key::deposit(&chain, PLANTS_CLIENT, 100).await?;
+    }
     println!(
         "waiting for the first epoch with weights (the first sprint takes one epoch, about three minutes)"
     );

@@ -7,7 +7,8 @@ use crate::{
 };
 use proptest::prelude::*;
 use safetensors::tensor::{Dtype, TensorView};
-use starling_primitives::{request::SamplingParams, tape::Tape, H256};
+use starling_mlnode_api::Perturbation;
+use starling_primitives::{request::SamplingParams, tape::Tape, transcript::TokenRecord, H256};
 
 const VOCAB: u32 = 61;
 
@@ -229,12 +230,20 @@ const PARAMS: SamplingParams = SamplingParams {
 };
 
 /// Records of a completion with penalties.
-fn generate(source: &mut dyn TokenSource, tape: &Tape) -> Vec<starling_primitives::transcript::TokenRecord> {
+fn generate(source: &mut dyn TokenSource, tape: &Tape) -> Vec<TokenRecord> {
     source.open(1, 64).unwrap();
     let (mut completion, mut records): (Vec<u32>, Vec<_>) = (Vec::new(), Vec::new());
     for position in 0..40 {
         let tokens = completion.last().map_or(vec![5, 6, 7], |token| vec![*token]);
-        let draw = Draw { tape, params: &PARAMS, completion: &completion, position, bias: &[], allowed: &[] };
+        let draw = Draw {
+            tape,
+            params: &PARAMS,
+            completion: &completion,
+            position,
+            bias: &[],
+            allowed: &[],
+            perturbation: None,
+        };
         let chunk = Chunk { sequence: 1, tokens: &tokens, task: Task::Choose(draw) };
         let Output::Chosen(record) = source.step(&[chunk]).unwrap().remove(0) else { panic!() };
         completion.push(record.chosen().unwrap().token);
@@ -272,6 +281,7 @@ fn what_one_engine_makes_the_other_verifies() {
                     position: 0,
                     bias: &[],
                     allowed: &[],
+                    perturbation: None,
                 };
                 let task = Task::Measure(draw, &records);
                 let outputs = source.step(&[Chunk { sequence: 2, tokens, task }]).unwrap();
@@ -288,4 +298,39 @@ fn what_one_engine_makes_the_other_verifies() {
         // At most half a step of 1/128 nat a candidate, in units of 1/1024 nat.
         assert!(figures[1].distance_sum <= 40 * 4, "{figures:?}");
     }
+}
+
+/// The records of two sequences that choose in one step; the first one with noise, if any.
+fn two_in_a_step(source: &mut dyn TokenSource, noise: Option<Perturbation>) -> [TokenRecord; 2] {
+    let tape = Tape::new(&H256::repeat_byte(3));
+    let chunks = [(1, noise), (2, None)].map(|(sequence, perturbation)| {
+        source.open(sequence, 64).unwrap();
+        let (bias, allowed) = (&[], &[]);
+        let draw =
+            Draw { tape: &tape, params: &PARAMS, completion: &[], position: 0, bias, allowed, perturbation };
+        Chunk { sequence, tokens: &[5, 6, 7], task: Task::Choose(draw) }
+    });
+    let outputs = source.step(&chunks).unwrap();
+    source.close(1);
+    source.close(2);
+    let records = outputs.into_iter().map(|output| match output {
+        Output::Chosen(record) => record,
+        other => panic!("{other:?}"),
+    });
+    records.collect::<Vec<_>>().try_into().unwrap()
+}
+
+#[test]
+fn noise_on_one_row_leaves_the_row_beside_it_as_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    write_model(folder.path(), "qwen3");
+    let mut model = Libtorch::load(folder.path(), Device::Cpu, Precision::Stored).unwrap();
+    model.reserve(200).unwrap();
+    let mut source = ModelSource::new(model, 20, 200, H256::zero());
+    let noise = Perturbation { seed: H256::repeat_byte(1), strength_milli: 2_000 };
+    let [plain, beside_plain] = two_in_a_step(&mut source, None);
+    let [noisy, beside_noisy] = two_in_a_step(&mut source, Some(noise));
+    assert_eq!(beside_plain, beside_noisy);
+    assert_ne!(plain.candidates, noisy.candidates);
+    assert_eq!(two_in_a_step(&mut source, Some(noise))[0], noisy);
 }

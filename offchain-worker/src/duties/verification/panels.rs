@@ -32,6 +32,9 @@ impl Verification {
     ) -> Result<(), DutyError> {
         for (index, dispute) in view.disputes(epoch).await? {
             let id = InferenceId { epoch, index };
+            if dispute.status == DisputeStatus::Planted {
+                self.look_at_plant(view, id, tick).await?;
+            }
             let Some(round) = dispute.panels.checked_sub(1) else { continue };
             let seated = self.jobs.get(&id).and_then(|job| job.seat).is_some_and(|seat| seat.round == round);
             if dispute.status != DisputeStatus::Judging || seated || self.votes.contains(&(id, round)) {

@@ -24,6 +24,7 @@ enum Step {
     Dispute(u64),
     Settle(u64, bool),
     Invalidate(u64),
+    Plant(u64),
     Run(u32),
 }
 
@@ -67,6 +68,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => back().prop_map(Step::Dispute),
         4 => (back(), any::<bool>()).prop_map(|(back, valid)| Step::Settle(back, valid)),
         2 => back().prop_map(Step::Invalidate),
+        2 => back().prop_map(Step::Plant),
         4 => (1u32..6).prop_map(Step::Run),
         1 => (1u32..80).prop_map(Step::Run),
     ]
@@ -118,6 +120,7 @@ fn take(step: Step, next: &mut u64) {
         Step::Invalidate(back) => {
             ask(at(back)).id().into_iter().for_each(<Inference as Inferences>::invalidate);
         }
+        Step::Plant(back) => ask(at(back)).id().into_iter().for_each(<Inference as Inferences>::plant),
         Step::Run(blocks) => run_to(System::block_number() as u32 + blocks),
     }
 }
@@ -174,19 +177,20 @@ fn check_books() {
 
 /// What a step may do to a record's money: the price only falls, and what is settled stays settled.
 fn check_record(before: &InferenceRecord, after: &InferenceRecord) {
-    use InferenceState::{Delivered, Disputed, Expired, Finished, Invalid, Started, Valid};
+    use InferenceState::{Delivered, Disputed, Expired, Finished, Invalid, Planted, Started, Valid};
     assert!(after.amount <= before.amount, "more was paid than reserved");
     let allowed: &[InferenceState] = match before.state {
         Started => &[Started, Finished, Expired],
-        Finished => &[Finished, Delivered, Disputed, Invalid],
-        Delivered => &[Delivered, Disputed, Invalid],
-        Disputed => &[Disputed, Valid, Invalid],
-        Valid => &[Valid, Invalid],
+        Finished => &[Finished, Delivered, Disputed, Invalid, Planted],
+        Delivered => &[Delivered, Disputed, Invalid, Planted],
+        Disputed => &[Disputed, Valid, Invalid, Planted],
+        Valid => &[Valid, Invalid, Planted],
         Invalid => &[Invalid],
+        Planted => &[Planted],
         Expired => &[Expired],
     };
     assert!(allowed.contains(&after.state), "{:?} became {:?}", before.state, after.state);
-    let paid = before.state != Started && after.state != Invalid;
+    let paid = before.state != Started && !matches!(after.state, Invalid | Planted);
     assert!(!paid || after.amount == before.amount, "a price changed after it was paid");
 }
 

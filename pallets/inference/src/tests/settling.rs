@@ -109,11 +109,32 @@ fn a_proven_lie_is_refunded_from_every_paid_state_and_once() {
 }
 
 #[test]
+fn a_plant_is_refunded_once_and_counts_for_nothing() {
+    let ways: [fn(); 3] = [|| (), || deliver(&ask(0)), || <Inference as Inferences>::dispute(ID)];
+    for way in ways {
+        ExtBuilder::default().build_and_execute(|| {
+            finished(&ask(0));
+            assert_eq!(Answered::get().values().sum::<u32>(), 1);
+            way();
+            for _ in 0..2 {
+                <Inference as Inferences>::plant(ID);
+                <Inference as Inferences>::invalidate(ID);
+                assert_eq!(deposit_of("Client"), Deposit { free: 10_000, reserved: 0 });
+                assert_eq!(ask(0).record().unwrap().state, InferenceState::Planted);
+            }
+            assert_eq!(Answered::get().values().sum::<u32>(), 0, "nobody asks why it was not answered");
+            assert!(Struck::get().is_empty() && Misses::get().is_empty());
+        });
+    }
+}
+
+#[test]
 fn what_nobody_paid_is_not_refunded() {
     ExtBuilder::default().build_and_execute(|| {
         start(&ask(0));
         let reserved = deposit_of("Client");
         <Inference as Inferences>::invalidate(ID);
+        <Inference as Inferences>::plant(ID);
         <Inference as Inferences>::invalidate(InferenceId { epoch: 9, index: 9 });
         assert_eq!(
             (ask(0).record().unwrap().state, deposit_of("Client")),

@@ -41,8 +41,8 @@ fn a_failing_verdict_opens_a_dispute_that_a_panel_decides() {
         reveal(4, &votes[1].1);
         assert_eq!((state(id), status(id)), (InferenceState::Invalid, Some(DisputeStatus::Invalid)));
         assert_eq!(Convicted::get(), [host(1)]);
-        assert!(<Verification as Duties>::convicted(1, &host(1)));
-        assert!(!<Verification as Duties>::convicted(2, &host(1)));
+        assert!(<Verification as Duties>::forfeits(1, &host(1)));
+        assert!(!<Verification as Duties>::forfeits(2, &host(1)));
         assert_eq!(<Verification as Reputation>::reputation(&host(1)), 0);
         assert_eq!(
             take_events(),

@@ -168,7 +168,7 @@ fn a_wrong_choice_convicts_without_a_vote() {
         assert_eq!(state(id), InferenceState::Invalid);
         assert_eq!(Settled::get(), [(id, false)]);
         assert_eq!(Convicted::get(), [host(1)]);
-        assert!(<Verification as Duties>::convicted(1, &host(1)));
+        assert!(<Verification as Duties>::forfeits(1, &host(1)));
         assert_eq!(<Verification as Reputation>::reputation(&host(1)), 0);
         assert_eq!(Balances::free_balance(client()), ENDOWMENT);
         // Once is enough; and the other window shows nothing.

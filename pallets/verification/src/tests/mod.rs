@@ -3,6 +3,7 @@ mod disputes;
 mod duties;
 mod fraud;
 mod panels;
+mod plants;
 mod random;
 mod reputation;
 mod suspicion;

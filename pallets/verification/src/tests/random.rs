@@ -1,10 +1,16 @@
-//! Random verdicts, panels and fraud proofs keep the state sound, and a dispute ends as a plain count of its panels' votes, or
-//! a proof, says.
+//! Random verdicts, panels, fraud proofs and plants keep the state sound, and a dispute ends as a plain count of its panels'
+//! votes, a proof, or a reveal says.
 
-use super::fraud::{honest, lie, Answer};
-use crate::{mock::*, Agenda, Convictions, DisputeStatus, Disputes, OpenDisputes, Panels, Seats};
+use super::{
+    fraud::{honest, lie, Answer},
+    plants::{asked, commit_to, next, uncover},
+};
+use crate::{
+    mock::*, Agenda, ApproversOf, Convictions, Dispute, DisputeStatus, Disputes, Negligences, OpenDisputes,
+    Panels, Plants, Seats,
+};
 use proptest::prelude::*;
-use starling_math::evidence::Standing;
+use starling_math::{evidence::Standing, panel::PANELS, plant::FIRST_ROUND};
 use starling_primitives::{
     records::InferenceState,
     traits::Inferences,
@@ -26,6 +32,12 @@ enum Step {
     Answer(u8, bool),
     /// By a worker (0: the client), of one of the last answers.
     Prove(u8, u32),
+    /// A host commits itself and answers its own request, a block later or at once.
+    Plant(u8, bool),
+    /// Of a plant that was made last but `n`.
+    Uncover(u32),
+    /// Of a plant that was made last but `n`.
+    Contest(u8, u32),
     Run(u32),
 }
 
@@ -39,6 +51,9 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (1u8..=4, 1u8..=4, 1u32..12).prop_map(|(verifier, executor, n)| Step::Close(verifier, executor, n)),
         2 => (1u8..=4, any::<bool>()).prop_map(|(executor, honest)| Step::Answer(executor, honest)),
         2 => (0u8..=4, 0u32..6).prop_map(|(by, n)| Step::Prove(by, n)),
+        4 => (1u8..=4, prop::bool::weighted(0.9)).prop_map(|(planter, later)| Step::Plant(planter, later)),
+        3 => (0u32..3).prop_map(Step::Uncover),
+        3 => (1u8..=4, 0u32..3).prop_map(|(by, n)| Step::Contest(by, n)),
         4 => (1u32..6).prop_map(Step::Run),
         2 => (6u32..30).prop_map(Step::Run),
     ]
@@ -55,6 +70,7 @@ struct Made {
     answers: Vec<Answer>,
     /// What members of panels have committed themselves to.
     sealed: Vec<(u8, PanelReveal)>,
+    plants: Vec<(u8, InferenceId)>,
 }
 
 fn outcome(of: u8) -> Outcome {
@@ -129,6 +145,31 @@ fn take(step: Step, made: &mut Made) {
                 submit(verifier, id, outcome(of));
             }
         }
+        Step::Plant(planter, later) => {
+            let id = next();
+            if has_fallen(planter) || Plants::<Test>::contains_key(id.epoch, host(planter)) {
+                return;
+            }
+            commit_to(planter, id);
+            run_to(now() + u32::from(later));
+            if next() == id {
+                made.plants.push((planter, asked(planter)));
+            }
+        }
+        Step::Uncover(n) => {
+            let Some((planter, id)) = made.plants.iter().rev().nth(n as usize) else { return };
+            if !has_fallen(*planter) && Mock::record(*id).is_some() {
+                let before = state(*id);
+                let revealed = uncover(*planter, *id).is_ok();
+                assert_eq!(state(*id), if revealed { InferenceState::Planted } else { before });
+            }
+        }
+        Step::Contest(by, n) => {
+            let Some((_, id)) = made.plants.iter().rev().nth(n as usize) else { return };
+            let approved = ApproversOf::<Test>::get(id.epoch, id.index).contains(&host(by));
+            let contested = Verification::contest_plant(worker(by), *id).is_ok();
+            assert!(approved || !contested);
+        }
         Step::Run(blocks) => run_to(now() + blocks),
     }
 }
@@ -153,20 +194,41 @@ fn failed(vote: &crate::VerdictRecord) -> bool {
     !vote.passed && vote.outcome != Outcome::Unavailable
 }
 
-fn has_majority(id: InferenceId, of: impl Fn(&crate::VerdictRecord) -> bool + Copy) -> bool {
-    (0..2).any(|round| weights(id, round, of).is_some_and(|(all, votes)| 2 * votes > all))
+/// Of one of the panels from the round `first` on.
+fn has_majority(
+    id: InferenceId,
+    first: PanelRound,
+    of: impl Fn(&crate::VerdictRecord) -> bool + Copy,
+) -> bool {
+    (first..first + PANELS).any(|round| weights(id, round, of).is_some_and(|(all, votes)| 2 * votes > all))
+}
+
+fn check_plant(id: InferenceId, status: DisputeStatus) {
+    let executor = Mock::record(id).unwrap().executor;
+    let convicted = Convictions::<Test>::contains_key(id.epoch, &executor);
+    let bad = has_majority(id, FIRST_ROUND, failed);
+    let good = has_majority(id, FIRST_ROUND, |vote| vote.passed);
+    match status {
+        DisputeStatus::Planted | DisputeStatus::Waiting => assert!(!bad && !good),
+        DisputeStatus::Judging => assert!(!bad && !good),
+        DisputeStatus::Invalid => assert!(!good),
+        DisputeStatus::Valid => assert!(!bad && (!good || convicted)),
+    }
+    assert_eq!(state(id), InferenceState::Planted);
 }
 
 fn check_dispute(id: InferenceId, status: DisputeStatus) {
     let record = Mock::record(id).unwrap();
-    let against = has_majority(id, |vote| !vote.passed);
-    let favour = has_majority(id, |vote| vote.passed);
+    let has_majority = |of: fn(&crate::VerdictRecord) -> bool| has_majority(id, 0, of);
+    let against = has_majority(|vote| !vote.passed);
+    let favour = has_majority(|vote| vote.passed);
     match status {
+        DisputeStatus::Planted => unreachable!("that is a plant"),
         DisputeStatus::Waiting => assert!(!against && !favour),
         // A majority that could not get the transcript waits for the rest, who may have seen that it is bad.
-        DisputeStatus::Judging => assert!(!favour && !has_majority(id, failed)),
+        DisputeStatus::Judging => assert!(!favour && !has_majority(failed)),
         DisputeStatus::Invalid => {
-            let failed = has_majority(id, failed);
+            let failed = has_majority(failed);
             let convicted = Convictions::<Test>::contains_key(id.epoch, &record.executor);
             assert!(convicted || against && !failed, "a majority or a proof");
         }
@@ -176,6 +238,7 @@ fn check_dispute(id: InferenceId, status: DisputeStatus) {
         DisputeStatus::Waiting | DisputeStatus::Judging => InferenceState::Disputed,
         DisputeStatus::Valid => InferenceState::Valid,
         DisputeStatus::Invalid => InferenceState::Invalid,
+        DisputeStatus::Planted => InferenceState::Planted,
     };
     assert_eq!(record.state, expected);
 }
@@ -202,8 +265,17 @@ proptest! {
                 Verification::do_try_state().unwrap();
                 check_stakes();
                 for (epoch, index, dispute) in Disputes::<Test>::iter() {
-                    check_dispute(InferenceId { epoch, index }, dispute.status);
+                    let id = InferenceId { epoch, index };
+                    match dispute.is_about_plant() {
+                        true => check_plant(id, dispute.status),
+                        false => check_dispute(id, dispute.status),
+                    }
                 }
+                let is_true = |id: InferenceId| {
+                    let dispute: Dispute = Disputes::<Test>::get(id.epoch, id.index).unwrap();
+                    dispute.status == DisputeStatus::Invalid && dispute.is_about_plant()
+                };
+                assert!(Negligences::<Test>::iter_values().all(is_true));
             }
             // Whatever is still open ends when its time is over, each once.
             run_to_epoch(Current::get().index + 2, 40);

@@ -124,7 +124,7 @@ fn half_of_the_weight_convicts_once() {
         submit_times(2, 1, close(), ENOUGH);
         let id = submit_times(3, 1, close(), ENOUGH);
         assert_eq!(Convicted::get(), [host(1)]);
-        assert!(<Verification as Duties>::convicted(1, &host(1)));
+        assert!(<Verification as Duties>::forfeits(1, &host(1)));
         let events = take_events();
         let convicted = Event::Convicted { host: host(1), epoch: 1, id };
         assert_eq!(events.iter().filter(|event| **event == convicted).count(), 1);

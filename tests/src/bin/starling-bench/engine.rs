@@ -109,6 +109,7 @@ impl Engine {
             constraint: None,
             stop: vec![],
             logprobs: false,
+            perturbation: None,
         }
     }
 
