@@ -28,10 +28,7 @@ async fn a_plant_is_seen_revealed_and_paid_back() -> Result<()> {
         Ok(()) => story(&network).await,
         failed => failed,
     };
-    if result.is_err() {
-        network.print_logs();
-    }
-    result
+    network.report(result)
 }
 
 async fn story(network: &Network) -> Result<()> {
