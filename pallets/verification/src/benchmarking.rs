@@ -519,7 +519,7 @@ mod benches {
 
     /// A plant that nobody contests, of so many approvers with a reputation.
     #[benchmark]
-    fn release_approvers(n: Linear<0, { HOSTS - 2 }>) {
+    fn release_approvers(n: Linear<0, { T::MaxSeatsPerBlock::get() }>) {
         prepare::<T>(1);
         pass_boundaries::<T>(0);
         planted::<T>(n);

@@ -163,7 +163,8 @@ pub mod pallet {
         /// Hosts on the second panel, if there are as many; at most [`crate::types::MAX_PANEL`].
         #[pallet::constant]
         type SecondPanel: Get<u32>;
-        /// Seats of panels that a block draws or closes at most; each dispute counts as some seats more. The last panel of a
+        /// Seats of panels that a block draws or closes at most, and approvers of plants that it finds negligent; each dispute
+        /// counts as some seats more. The last panel of a
         /// block may go beyond, by less than its own size.
         #[pallet::constant]
         type MaxSeatsPerBlock: Get<u32>;

@@ -62,7 +62,7 @@ impl<T: Config> Pallet<T> {
                 Some(id) => {
                     Agenda::<T>::remove(from, id);
                     let AgendaWork { drawn, closed, approvers, .. } =
-                        Self::proceed(id, &boundary, &mut juries);
+                        Self::proceed(id, &boundary, &mut juries, left);
                     done = AgendaWork {
                         disputes: done.disputes.saturating_add(1),
                         drawn: done.drawn.saturating_add(drawn),
@@ -81,32 +81,43 @@ impl<T: Config> Pallet<T> {
         cost::agenda::<T>(done)
     }
 
-    /// Takes a dispute one step further; returns what was looked at.
-    fn proceed(id: InferenceId, boundary: &Boundary, juries: &mut Juries) -> AgendaWork {
-        let done = Self::step(id, boundary, juries);
-        AgendaWork { approvers: Self::release_approvers(id), ..done }
-    }
-
-    fn step(id: InferenceId, boundary: &Boundary, juries: &mut Juries) -> AgendaWork {
-        let nothing = AgendaWork::default();
-        let Some(dispute) = Disputes::<T>::get(id.epoch, id.index) else { return nothing };
+    /// Takes a dispute one step further; returns what was looked at. What is left of a plant's approvers comes back in the next
+    /// block.
+    fn proceed(id: InferenceId, boundary: &Boundary, juries: &mut Juries, most: u32) -> AgendaWork {
+        let Some(dispute) = Disputes::<T>::get(id.epoch, id.index) else { return AgendaWork::default() };
         if dispute.status == DisputeStatus::Planted {
             // Nobody who approved it says that it was good.
             Self::settle(id, &dispute, false, false);
-            return nothing;
         }
+        let approvers = Self::release_approvers(id, most);
+        let done = AgendaWork { approvers, ..AgendaWork::default() };
+        if approvers >= most {
+            Agenda::<T>::insert(dispute.due, id, ());
+            return done;
+        }
+        if dispute.status == DisputeStatus::Planted {
+            return done;
+        }
+        let AgendaWork { drawn, closed, .. } = Self::step(id, &dispute, boundary, juries);
+        // A contest that ends only here convicted nobody.
+        Self::release_approvers(id, most);
+        AgendaWork { drawn, closed, ..done }
+    }
+
+    fn step(id: InferenceId, dispute: &Dispute, boundary: &Boundary, juries: &mut Juries) -> AgendaWork {
+        let nothing = AgendaWork::default();
         if !Self::takes_verdicts(id.epoch) {
             // The claims are over, and nobody could speak any more.
             if dispute.status.is_open() {
-                Self::settle(id, &dispute, true, false);
+                Self::settle(id, dispute, true, false);
             }
             return nothing;
         }
         match dispute.status {
             DisputeStatus::Waiting => {
-                AgendaWork { drawn: Self::draw_panel(id, &dispute, boundary, juries), ..nothing }
+                AgendaWork { drawn: Self::draw_panel(id, dispute, boundary, juries), ..nothing }
             }
-            _ => AgendaWork { closed: Self::close_panel(id, &dispute, boundary), ..nothing },
+            _ => AgendaWork { closed: Self::close_panel(id, dispute, boundary), ..nothing },
         }
     }
 

@@ -161,18 +161,26 @@ impl<T: Config> Pallet<T> {
         }
     }
 
-    /// Once it is decided whether a plant was one, its approvers are negligent or free. Returns how many there were.
-    pub(crate) fn release_approvers(id: InferenceId) -> u32 {
+    /// Once it is decided whether a plant was one, its approvers are negligent, up to `most` of them now, or free. Returns how
+    /// many are negligent.
+    pub(crate) fn release_approvers(id: InferenceId, most: u32) -> u32 {
         let settled = Disputes::<T>::get(id.epoch, id.index)
             .filter(|dispute| dispute.is_about_plant() && !dispute.status.is_open());
         let Some(dispute) = settled else { return 0 };
-        let approvers = ApproversOf::<T>::take(id.epoch, id.index);
-        if dispute.status == DisputeStatus::Invalid {
-            for host in &approvers {
-                Self::find_negligent(host, id);
-            }
+        let mut approvers = ApproversOf::<T>::take(id.epoch, id.index);
+        if dispute.status != DisputeStatus::Invalid {
+            return 0;
         }
-        approvers.len() as u32
+        let mut found = 0u32;
+        while found < most {
+            let Some(host) = approvers.pop() else { break };
+            Self::find_negligent(&host, id);
+            found = found.saturating_add(1);
+        }
+        if !approvers.is_empty() {
+            ApproversOf::<T>::insert(id.epoch, id.index, approvers);
+        }
+        found
     }
 
     /// Loses the due of the running epoch, which nobody has claimed yet, and all reputation; once an epoch. The plant's own

@@ -31,7 +31,7 @@ pub trait WeightInfo {
     fn prove_fraud(w: u32) -> Weight;
     /// `prune`, `n` in `0..=200`.
     fn prune(n: u32) -> Weight;
-    /// `release_approvers`, `n` in `0..=998`.
+    /// `release_approvers`, `n` in `0..=512`.
     fn release_approvers(n: u32) -> Weight;
     /// `reveal_deciding`, `n` in `1..=256`.
     fn reveal_deciding(n: u32) -> Weight;
@@ -90,14 +90,14 @@ impl<T: frame_system::Config> WeightInfo for SubstrateWeight<T> {
             .saturating_add(T::DbWeight::get().reads_writes(3, 2).saturating_mul(n.into()))
     }
 
-    // Not measured yet; as `commit_verdicts` of one, and the weights of the epoch.
+    // Counted, but timed by unoptimised code only: scaled by what `prove_fraud` and `commit_refused` take there.
     fn commit_plant() -> Weight {
-        Weight::from_parts(120000000, 0).saturating_add(T::DbWeight::get().reads_writes(6, 1))
+        Weight::from_parts(75000000, 0).saturating_add(T::DbWeight::get().reads_writes(5, 1))
     }
 
-    // Not measured yet; as `submit_failing` of one, and the list of approvers.
+    // As `commit_plant`.
     fn contest_plant() -> Weight {
-        Weight::from_parts(160000000, 0).saturating_add(T::DbWeight::get().reads_writes(6, 3))
+        Weight::from_parts(65000000, 0).saturating_add(T::DbWeight::get().reads_writes(5, 3))
     }
 
     fn coverage() -> Weight {
@@ -123,12 +123,12 @@ impl<T: frame_system::Config> WeightInfo for SubstrateWeight<T> {
             .saturating_add(T::DbWeight::get().reads_writes(1, 1).saturating_mul(n.into()))
     }
 
-    // Not measured yet; by host as a seat of `close_panels`, with one entry more.
+    // As `commit_plant`.
     fn release_approvers(n: u32) -> Weight {
-        Weight::from_parts(12000000, 0)
-            .saturating_add(T::DbWeight::get().reads_writes(2, 1))
-            .saturating_add(Weight::from_parts(16000000, 0).saturating_mul(n.into()))
-            .saturating_add(T::DbWeight::get().reads_writes(4, 3).saturating_mul(n.into()))
+        Weight::from_parts(45000000, 0)
+            .saturating_add(T::DbWeight::get().reads_writes(7, 5))
+            .saturating_add(Weight::from_parts(25000000, 0).saturating_mul(n.into()))
+            .saturating_add(T::DbWeight::get().reads_writes(3, 2).saturating_mul(n.into()))
     }
 
     fn reveal_deciding(n: u32) -> Weight {
@@ -138,11 +138,11 @@ impl<T: frame_system::Config> WeightInfo for SubstrateWeight<T> {
             .saturating_add(T::DbWeight::get().reads_writes(12, 10).saturating_mul(n.into()))
     }
 
-    // Not measured yet; as `prove_fraud` without a window, with two checks of the signature, and by host as `commit_refused`.
+    // As `commit_plant`.
     fn reveal_plant(h: u32) -> Weight {
-        Weight::from_parts(400000000, 0)
-            .saturating_add(T::DbWeight::get().reads_writes(24, 14))
-            .saturating_add(Weight::from_parts(10200000, 0).saturating_mul(h.into()))
+        Weight::from_parts(220000000, 0)
+            .saturating_add(T::DbWeight::get().reads_writes(19, 12))
+            .saturating_add(Weight::from_parts(4000000, 0).saturating_mul(h.into()))
             .saturating_add(T::DbWeight::get().reads_writes(1, 0).saturating_mul(h.into()))
     }
 

@@ -34,14 +34,17 @@ type Verification = <Runtime as pallet_verification::Config>::WeightInfo;
 type Rewards = <Runtime as pallet_rewards::Config>::WeightInfo;
 type Authorities = <Runtime as pallet_authorities::Config>::WeightInfo;
 
-/// The most that a block does of its agenda: as many seats as fit, and the last panel beyond; or as many disputes without.
+/// The most that a block does of its agenda: as many seats as fit, and the last panel beyond; or as many approvers of plants; or
+/// as many disputes without.
 fn agenda() -> Weight {
     let seats: u32 = <Runtime as pallet_verification::Config>::MaxSeatsPerBlock::get();
     let largest: u32 = <Runtime as pallet_verification::Config>::SecondPanel::get();
     let done = AgendaWork { disputes: seats / 8, ..AgendaWork::default() };
     let most = seats + largest.min(MAX_PANEL);
     let cost = pallet_verification::cost::agenda::<Runtime>;
-    cost(AgendaWork { drawn: most, ..done }).max(cost(AgendaWork { closed: most, ..done }))
+    cost(AgendaWork { drawn: most, ..done })
+        .max(cost(AgendaWork { closed: most, ..done }))
+        .max(cost(AgendaWork { approvers: seats, ..done }))
 }
 
 fn attendance_pruning() -> Weight {

@@ -416,6 +416,29 @@ fn a_plant_cannot_be_proven_a_fraud_afterwards() {
 }
 
 #[test]
+fn approvers_answer_in_bounded_steps() {
+    build_and_execute(|| {
+        let id = approved();
+        // More than a block looks at.
+        let many: Vec<_> = (10..60).map(host).collect();
+        let verdict = Verdicts::<Test>::get(1, (id.index, host(2))).unwrap();
+        for approver in &many {
+            Verdicts::<Test>::insert(1, (id.index, approver), verdict);
+        }
+        ApproversOf::<Test>::insert(1, id.index, crate::types::Approvers::truncate_from(many));
+        Verification::do_try_state().unwrap();
+        run_to_boundary(CONTEST_WINDOWS + 1);
+        let found = || Negligences::<Test>::iter_prefix(1).count();
+        for so_far in [20, 40, 50, 50] {
+            assert_eq!(found(), so_far);
+            Verification::do_try_state().unwrap();
+            run_to(now() + 1);
+        }
+        assert_eq!(status(id), DisputeStatus::Invalid);
+    });
+}
+
+#[test]
 fn plants_are_pruned_with_their_epoch() {
     build_and_execute(|| {
         let id = approved();
