@@ -109,7 +109,7 @@ pub struct Dispute {
     /// reveal made it fall.
     pub accuser: Option<AccountId>,
     /// Round of the next panel: the number of those drawn so far, from
-    /// [`FIRST_ROUND`](starling_math::plant::FIRST_ROUND) on when it is about a plant.
+    /// [`FIRST_ROUND`] on when it is about a plant.
     pub panels: PanelRound,
     /// Boundary at which something is to be done about it: a panel drawn, or the last one closed.
     pub due: u32,
