@@ -109,7 +109,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (0usize..3, prop::bool::weighted(0.1)).prop_map(|(back, other)| Step::Uncover { back, other }),
         2 => (0usize..3).prop_map(Step::Contest),
         3 => host.clone().prop_map(Step::Claim),
-        2 => (host.clone(), 0u8..5).prop_map(|(host, call)| Step::Registry { host, call }),
+        2 => (host.clone(), 0u8..6).prop_map(|(host, call)| Step::Registry { host, call }),
         2 => (1u32..12).prop_map(Step::Blocks),
         2 => (0usize..6, any::<bool>()).prop_map(|(absent, fabricated)| Step::Epoch { absent, fabricated }),
         20 => AnyCall::strategy().prop_map(Step::Call),
@@ -306,6 +306,10 @@ impl World {
             0 => pallet_hosts::Call::drain {},
             1 | 2 => pallet_hosts::Call::resume {},
             3 => pallet_hosts::Call::deregister {},
+            4 => {
+                let from = System::block_number().saturating_add(epoch().schedule.coverage_blocks);
+                pallet_hosts::Call::declare_maintenance { from, blocks: 1 }
+            }
             _ => pallet_hosts::Call::set_profiles { profiles: vec![0].try_into().expect("one fits") },
         };
         self.block(|| ignore(cold.call(call)));

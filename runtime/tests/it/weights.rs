@@ -147,6 +147,7 @@ fn calls() -> Vec<RuntimeCall> {
         Hosts::resume {}.into(),
         Hosts::deregister {}.into(),
         Hosts::announce { endpoints: zero() }.into(),
+        Hosts::declare_maintenance { from: 0, blocks: 0 }.into(),
         Profiles::register { profile: zero() }.into(),
         Profiles::retire { id: 0 }.into(),
         Sprint::commit { profile: 0, commitment: zero() }.into(),
