@@ -222,6 +222,8 @@ pub struct SprintVoter {
     pub verifier: AccountId,
     /// Its voting weight.
     pub weight: Work,
+    /// What the draw for this commitment gave it: the highest scores have the places.
+    pub score: i64,
     /// Its verdict.
     pub verdict: SprintVerdict,
 }

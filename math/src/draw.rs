@@ -1,7 +1,9 @@
 //! Draws that everybody can repeat: executors, verifiers, samples.
 
 use alloc::{collections::BTreeSet, vec::Vec};
-use starling_primitives::{hashing::hash_of, traits::HostWeight, AccountId, RequestId, Work, H256};
+use starling_primitives::{
+    hashing::hash_of, tape::perturbed_ln, traits::HostWeight, AccountId, RequestId, Work, H256,
+};
 
 /// Hosts prepared for many draws: `O(n)` once, then `O(log n)` each.
 #[derive(Debug)]
@@ -120,6 +122,14 @@ pub fn sprint_samples(
     distinct(&hash_of(b"starling/draw/sprint", &(challenge_seed, prover, verifier)), count, samples)
 }
 
+/// Score of a verifier among all that could judge `prover`'s commitment: the highest `n` scores belong to `n` distinct hosts that
+/// are drawn by weight. A function of each verifier alone, so that nobody has to draw for all. In 1/2^16 nat.
+pub fn sprint_score(challenge_seed: &H256, prover: &AccountId, verifier: &AccountId, weight: Work) -> i64 {
+    let seed = hash_of(b"starling/draw/sprint-verifiers", &(challenge_seed, prover, verifier));
+    let bits = seed.as_bytes().iter().take(8).fold(0, |bits, byte| bits << 8 | u64::from(*byte));
+    perturbed_ln(weight, bits)
+}
+
 /// Indices of the inferences whose duties are checked when `host` claims: distinct, ascending; all of them when there
 /// are no more than `samples`. A function of the host and the seed only: claiming later changes nothing.
 pub fn claim_samples(claim_seed: &H256, host: &AccountId, count: u32, samples: u32) -> Vec<u32> {
@@ -190,6 +200,50 @@ mod tests {
             let expected = 2_000 * (index as u32 + 1);
             // Five standard deviations of a binomial with 20,000 draws are below 350.
             assert!(count.abs_diff(expected) < 350, "{counts:?}");
+        }
+    }
+
+    fn account_of(id: u16) -> AccountId {
+        let mut bytes = [3; 32];
+        bytes[..2].copy_from_slice(&id.to_be_bytes());
+        AccountId::new(bytes)
+    }
+
+    /// Indices of the hosts with these weights whose scores for the n-th prover are the highest.
+    fn verifiers(n: u64, weights: &[u64], places: usize) -> Vec<usize> {
+        let score = |index: usize, weight| {
+            sprint_score(&seed(n), &account_of(9_999), &account_of(index as u16), weight)
+        };
+        let mut scores: Vec<(i64, usize)> =
+            weights.iter().enumerate().map(|(index, weight)| (score(index, *weight), index)).collect();
+        scores.sort_unstable_by(|a, b| b.cmp(a));
+        scores.into_iter().take(places).map(|(_, index)| index).collect()
+    }
+
+    #[test]
+    fn verifiers_of_a_sprint_follow_weight() {
+        let weights = [1u64 << 40, 2 << 40, 3 << 40, 4 << 40];
+        let mut counts = [0u32; 4];
+        for n in 0..20_000 {
+            counts[verifiers(n, &weights, 1)[0]] += 1;
+        }
+        for (index, count) in counts.iter().enumerate() {
+            assert!(count.abs_diff(2_000 * (index as u32 + 1)) < 350, "{counts:?}");
+        }
+    }
+
+    #[test]
+    fn a_third_of_the_weight_seldom_has_half_of_the_places() {
+        // However it is split: in few heavy hosts, or in many light ones.
+        let few = [vec![1_000u64; 40], vec![100; 800]].concat();
+        let many = [vec![10u64; 800], vec![100; 160]].concat();
+        for (weights, liars) in [(few, 40), (many, 800)] {
+            let majorities = (0..300).filter(|n| {
+                let places = verifiers(*n, &weights, 32);
+                2 * places.iter().filter(|index| **index < liars).count() > places.len()
+            });
+            // A binomial of 32 with a third exceeds 16 with 1.7 %.
+            assert!(majorities.count() < 15);
         }
     }
 

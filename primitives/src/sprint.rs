@@ -25,6 +25,9 @@ pub struct SprintCommitment {
     pub count: u32,
 }
 
+/// Verifiers whose verdicts on one commitment count at most: those with the highest scores of all that vote.
+pub const MAX_SPRINT_VERIFIERS: u32 = 32;
+
 /// Nonces that one commitment can hold at most.
 pub const MAX_SPRINT_COUNT: u32 = 1 << 24;
 

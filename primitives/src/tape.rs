@@ -108,6 +108,13 @@ pub fn gumbel_of_bits(bits: u64) -> i64 {
     (ln_scale as i64 - ln_int(energy) as i64) >> (40 - GUMBEL_BITS)
 }
 
+/// `ln weight` with the Gumbel noise of these bits, in 1/2^16 nat: of several, the largest is each with a probability that is its
+/// share of the weight, and the largest `n` are `n` draws without replacement (Yellott 1977). Of weight 0 as of 1.
+pub fn perturbed_ln(weight: u64, bits: u64) -> i64 {
+    let ln = ln_int(weight) >> (40 - GUMBEL_BITS);
+    gumbel_of_bits(bits).saturating_add(ln as i64)
+}
+
 /// `-ln(1 - v)` for `v = x / 2^64 < 2^-5`, in 1/2^64.
 fn neg_ln_1m(x: u64) -> u64 {
     let times = |a: u64, b: u64| ((u128::from(a) * u128::from(b)) >> 64) as u64;

@@ -5,14 +5,12 @@ use pallet_sprint::{types::MAX_VERDICTS_PER_CALL, Call};
 use rand::Rng;
 use starling_math::draw;
 use starling_primitives::{
-    sprint::{SprintCommitment, SprintVerdict},
+    sprint::{SprintCommitment, SprintVerdict, MAX_SPRINT_VERIFIERS},
     traits::{Beacon as _, Round},
-    AccountId, EpochIndex, H256, PPM,
+    AccountId, EpochIndex, Work, H256, PPM,
 };
 use starling_runtime::{Beacon, Runtime};
 
-/// Verifiers of each commitment. The chain keeps as many verdicts, those of the heaviest.
-const VOTERS: usize = 32;
 /// How much a host's speed varies from race to race, in ppm.
 const JITTER: u32 = 10_000;
 
@@ -37,7 +35,7 @@ impl World {
         }
     }
 
-    /// The heaviest hosts check the commitments by the challenge's samples.
+    /// The hosts that are drawn check the commitments by the challenge's samples, and one spare each.
     pub(crate) fn check_sprint(&mut self, epoch: EpochIndex) {
         let Some(challenge) = Beacon::seed(Round::Challenge(epoch)) else { return };
         let mut commitments: Vec<(AccountId, u32)> =
@@ -45,13 +43,18 @@ impl World {
                 .map(|((_, host), commitment)| (host, commitment.count))
                 .collect();
         commitments.sort_unstable();
-        for verifier in self.voters(epoch) {
+        let mut duties: Vec<Vec<(usize, u32)>> = vec![Vec::new(); self.hosts.len()];
+        let voters = self.voters(epoch);
+        for (account, count) in commitments {
+            let prover = self.by_account[&account];
+            for verifier in self.sprint_verifiers(&challenge, &account, &voters) {
+                duties[verifier].push((prover, count));
+            }
+        }
+        for (verifier, provers) in duties.into_iter().enumerate() {
             let mut verdicts = Vec::new();
-            for (prover, count) in &commitments {
-                let prover = self.by_account[prover];
-                if prover != verifier {
-                    verdicts.push(self.sprint_verdict(&challenge, verifier, (prover, *count)));
-                }
+            for prover in provers {
+                verdicts.push(self.sprint_verdict(&challenge, verifier, prover));
             }
             for part in verdicts.chunks(MAX_VERDICTS_PER_CALL as usize) {
                 let verdicts = part.to_vec().try_into().expect("a part is no longer than a batch");
@@ -60,17 +63,26 @@ impl World {
         }
     }
 
-    /// Hosts that vote, the heaviest first; anybody while nobody has weight.
-    fn voters(&self, epoch: EpochIndex) -> Vec<usize> {
-        let mut weights = self.views.get(&epoch).map(|view| view.weights.clone()).unwrap_or_default();
-        weights.sort_by(|a, b| b.weight.cmp(&a.weight).then(a.host.cmp(&b.host)));
-        let heaviest = weights.iter().map(|entry| self.by_account[&entry.host]);
-        let all = 0..self.hosts.len();
+    /// Hosts that may vote, with the weights of their votes; all alike while nobody has weight.
+    fn voters(&self, epoch: EpochIndex) -> Vec<(usize, Work)> {
+        let weights = self.views.get(&epoch).map(|view| view.weights.clone()).unwrap_or_default();
         if weights.is_empty() {
-            all.take(VOTERS + 1).collect()
-        } else {
-            heaviest.take(VOTERS + 1).collect()
+            return (0..self.hosts.len()).map(|host| (host, 1)).collect();
         }
+        weights.iter().map(|entry| (self.by_account[&entry.host], entry.weight)).collect()
+    }
+
+    /// Who judges a prover's commitment.
+    fn sprint_verifiers(&self, challenge: &H256, prover: &AccountId, voters: &[(usize, Work)]) -> Vec<usize> {
+        let others = voters.iter().filter(|(host, _)| self.hosts[*host].keys.account != *prover);
+        let mut scores: Vec<(i64, usize)> = others
+            .map(|(host, weight)| {
+                let account = &self.hosts[*host].keys.account;
+                (draw::sprint_score(challenge, prover, account, *weight), *host)
+            })
+            .collect();
+        scores.sort_unstable_by(|a, b| b.cmp(a));
+        scores.into_iter().take(MAX_SPRINT_VERIFIERS as usize + 1).map(|(_, host)| host).collect()
     }
 
     fn sprint_verdict(

@@ -12,6 +12,7 @@ use frame_system::RawOrigin;
 use starling_primitives::{
     benchmarking::{self as scene, Scene, EPOCH, HOSTS, START},
     sprint::{SprintCommitment, SprintVerdict},
+    traits::Round,
     AccountId, EpochIndex, ProfileId, Work, H256,
 };
 use types::MAX_VERDICTS_PER_CALL as MAX_VERDICTS;
@@ -46,7 +47,9 @@ fn commit<T: Config>(epoch: EpochIndex, profile: ProfileId, host: &AccountId) {
 
 /// Votes of as many hosts on a commitment.
 fn vote<T: Config>(epoch: EpochIndex, (profile, prover): (ProfileId, &AccountId), count: u32, weight: Work) {
-    let voter = |index| Voter { verifier: scene::host(500 + index), weight, verdict: VERDICT };
+    // Whoever votes for real takes the place of one of them.
+    let voter =
+        |index| Voter { verifier: scene::host(500 + index), weight, score: i64::MIN, verdict: VERDICT };
     let voters: Vec<Voter> = (0..count).map(voter).collect();
     Voters::<T>::insert(epoch, (profile, prover), BoundedVec::truncate_from(voters));
 }
@@ -78,10 +81,11 @@ mod benches {
         Ok(())
     }
 
-    /// Verdicts that each take the place of a lighter host's.
+    /// Verdicts that each take the place of another host's.
     #[benchmark]
     fn submit_verdicts(n: Linear<1, MAX_VERDICTS>) -> Result<(), BenchmarkError> {
         prepare::<T>(scene::epoch().schedule.check_start);
+        T::set_seed(Round::Challenge(EPOCH), H256::repeat_byte(9));
         let count = n;
         for index in 1..=count {
             let prover = scene::host(index);
@@ -136,8 +140,12 @@ mod benches {
         let epoch = EPOCH - 3;
         PrunedTo::<T>::put(epoch);
         for index in 0..n {
-            let voter =
-                |index| Voter { verifier: scene::host(index), weight: scene::WEIGHT, verdict: VERDICT };
+            let voter = |index| Voter {
+                verifier: scene::host(index),
+                weight: scene::WEIGHT,
+                score: 0,
+                verdict: VERDICT,
+            };
             let voters = (0..T::MaxVoters::get()).map(voter).collect();
             Voters::<T>::insert(epoch, (0, scene::host(index)), BoundedVec::truncate_from(voters));
         }

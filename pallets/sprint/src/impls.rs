@@ -11,12 +11,15 @@ use frame_support::{
 };
 use frame_system::pallet_prelude::{ensure_signed, OriginFor};
 use sp_runtime::traits::UniqueSaturatedInto;
-use starling_math::clock::{phase, Phase};
+use starling_math::{
+    clock::{phase, Phase},
+    draw::sprint_score,
+};
 use starling_primitives::{
     schedule::EpochState,
     sprint::{SprintCommitment, SprintVerdict, MAX_SPRINT_COUNT},
-    traits::{Beacon, Clock, HostWeight, Hosts, Profiles, Weights},
-    AccountId, BlockNumber, EpochIndex, ProfileId, Work,
+    traits::{Beacon, Clock, HostWeight, Hosts, Profiles, Round, Weights},
+    AccountId, BlockNumber, EpochIndex, ProfileId, Work, H256,
 };
 
 /// A verifier that may vote.
@@ -25,6 +28,14 @@ pub(crate) struct Ballot {
     profile: ProfileId,
     verifier: AccountId,
     weight: Work,
+    /// Seed of the epoch's challenge, by which verifiers are drawn.
+    challenge: H256,
+}
+
+impl Ballot {
+    fn score(&self, prover: &AccountId) -> i64 {
+        sprint_score(&self.challenge, prover, &self.verifier, self.weight)
+    }
 }
 
 impl<T: Config> Pallet<T> {
@@ -110,7 +121,8 @@ impl<T: Config> Pallet<T> {
         if weight == 0 {
             return Err(Error::<T>::NoWeight.into());
         }
-        let ballot = Ballot { epoch, profile, verifier, weight };
+        let challenge = T::Beacon::seed(Round::Challenge(epoch.index)).ok_or(Error::<T>::NotInCheck)?;
+        let ballot = Ballot { epoch, profile, verifier, weight, challenge };
         if !verdicts.iter().any(|(prover, verdict)| Self::check_verdict(&ballot, prover, verdict).is_ok()) {
             return Err(Error::<T>::NothingToTake.into());
         }
@@ -126,7 +138,7 @@ impl<T: Config> Pallet<T> {
     }
 
     fn check_verdict(ballot: &Ballot, prover: &AccountId, verdict: &SprintVerdict) -> Result<(), Refusal> {
-        let Ballot { epoch, profile, verifier, weight } = ballot;
+        let Ballot { epoch, profile, verifier, .. } = ballot;
         if prover == verifier {
             return Err(Refusal::OneselfJudged);
         }
@@ -141,7 +153,7 @@ impl<T: Config> Pallet<T> {
             return Err(Refusal::AlreadyVoted);
         }
         let full = voters.len() as u32 >= T::MaxVoters::get();
-        if full && voters.last().is_some_and(|lightest| lightest.weight >= *weight) {
+        if full && voters.last().is_some_and(|last| last.score >= ballot.score(prover)) {
             return Err(Refusal::TooManyVoters);
         }
         Ok(())
@@ -169,16 +181,17 @@ impl<T: Config> Pallet<T> {
         }
     }
 
-    /// Stores a verdict that was checked; a verifier lighter than it gives up its place when there is none left.
+    /// Stores a verdict that was checked; the verifier with the lowest score gives up its place when there is none left.
     fn take_verdict(ballot: &Ballot, prover: &AccountId, verdict: SprintVerdict) {
-        let Ballot { epoch, profile, verifier, weight } = ballot;
-        let voter = Voter { verifier: verifier.clone(), weight: *weight, verdict };
+        let Ballot { epoch, profile, verifier, weight, .. } = ballot;
+        let score = ballot.score(prover);
+        let voter = Voter { verifier: verifier.clone(), weight: *weight, score, verdict };
         Voters::<T>::mutate(epoch.index, (profile, prover), |voters| {
             if voters.is_full() {
                 voters.pop();
             }
-            // Heaviest first; among equals the first stays first.
-            let place = voters.partition_point(|other| other.weight >= voter.weight);
+            // The highest first; among equals the first stays first.
+            let place = voters.partition_point(|other| other.score >= voter.score);
             if voters.try_insert(place, voter).is_err() {
                 defensive!("a place was made");
             }

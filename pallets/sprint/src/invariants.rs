@@ -19,7 +19,7 @@ impl<T: Config> Pallet<T> {
     /// 1. Weights are sorted by account without repetition, and never 0.
     /// 2. A host's weights over the profiles sum to its weight, with the same reputation.
     /// 3. The number of commitments is what was counted, at most `MaxCommitments`; each count is in range.
-    /// 4. Voters of a commitment are distinct, sorted by weight, at most `MaxVoters`, and never the prover; there are none
+    /// 4. Voters of a commitment are distinct, sorted by score, at most `MaxVoters`, and never the prover; there are none
     ///    without a commitment. No verdict has more failures than samples.
     ///
     /// And nothing is left of an epoch before `PrunedTo`, nor set for an epoch after the current one.
@@ -71,7 +71,7 @@ impl<T: Config> Pallet<T> {
         for (key, list) in Voters::<T>::iter_prefix(epoch) {
             ensure!(Commitments::<T>::contains_key(epoch, &key), "voters without a commitment");
             ensure!(
-                list.iter().zip(list.iter().skip(1)).all(|(a, b)| a.weight >= b.weight),
+                list.iter().zip(list.iter().skip(1)).all(|(a, b)| a.score >= b.score),
                 "voters out of order"
             );
             let (_, prover) = key;

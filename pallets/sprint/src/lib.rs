@@ -23,8 +23,9 @@
 //! * A host that withheld its contribution to the beacon takes no part, neither as prover nor as verifier. Nor does a
 //!   worker key that was set after the starting gun: it could not claim the epoch that it would win weight for.
 //! * A verifier's vote has its weight of the running epoch; while nobody has weight (the first epoch), each has one.
-//! * One commitment keeps the verdicts of at most [`Config::MaxVoters`] verifiers: the heaviest, and among equals the
-//!   first. So nobody can fill the places with small hosts, and the work of the epoch's change is bounded.
+//! * One commitment keeps the verdicts of at most [`Config::MaxVoters`] verifiers: those with the highest scores
+//!   ([`starling_math::draw::sprint_score`]), which are a draw by weight with the challenge's seed. So nobody can fill the places, neither
+//!   with small hosts nor with heavy ones, and the work of the epoch's change is bounded.
 //! * A host's weight for one profile is its share of its capped weight. The shares are rounded so that they sum to the
 //!   capped weight exactly; a share that rounds to 0 is left out.
 //! * Hosts that have been suspended, removed or are draining when the epoch changes get no weight.
@@ -34,7 +35,8 @@
 //!
 //! ## Limitations
 //!
-//! * Every verifier may judge every commitment: with `n` hosts the chain takes `n x min(n, MaxVoters)` verdicts an epoch.
+//! * Every verifier may judge every commitment, though only the drawn ones count: those that are not need not, and who is drawn and
+//!   silent leaves its place to the next one.
 //! * In the first epoch the hosts that could vote are not known; those that committed or voted count.
 
 #![cfg_attr(not(feature = "std"), no_std)]

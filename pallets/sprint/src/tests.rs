@@ -8,12 +8,12 @@ use frame_support::{
     assert_noop, assert_ok, dispatch::CheckIfFeeless, traits::Hooks, weights::Weight, BoundedVec,
 };
 use proptest::prelude::*;
-use starling_math::clock;
+use starling_math::{clock, draw::sprint_score};
 use starling_primitives::{
     schedule::EpochState,
     sprint::{SprintCommitment, SprintVerdict, MAX_SPRINT_COUNT},
     traits::Weights,
-    ProfileId, Work, PPM,
+    ProfileId, Work, H256, PPM,
 };
 
 fn commit(id: u8, profile: ProfileId, count: u32) {
@@ -185,26 +185,31 @@ fn a_bad_verdict_does_not_fail_its_batch() {
 }
 
 #[test]
-fn the_heaviest_verifiers_have_the_places() {
-    ExtBuilder::default().weights(&[1, 2, 3, 4, 5, 3]).build_and_execute(|| {
+fn the_drawn_verifiers_have_the_places_whenever_they_vote() {
+    let weights = [1, 2, 3, 4, 5, 3];
+    ExtBuilder::default().weights(&weights).build_and_execute(|| {
         to_commit();
         commit(0, 0, 100);
         commit(1, 0, 100);
         to_check();
-        let voters =
-            || Voters::<Test>::get(0, (0, host(0))).into_iter().map(|voter| voter.weight).collect::<Vec<_>>();
-        for id in [1, 2, 3] {
-            assert_ok!(judge(id, 0, &[(0, verdict(6, 0))]));
+        let score = |id: u8| sprint_score(&H256::zero(), &host(0), &host(id), weights[usize::from(id)]);
+        let mut by_score: Vec<u8> = (1..6).collect();
+        by_score.sort_by_key(|id| std::cmp::Reverse(score(*id)));
+        let voters = || {
+            let list = Voters::<Test>::get(0, (0, host(0)));
+            list.into_iter().map(|voter| voter.verifier).collect::<Vec<_>>()
+        };
+        let places = |ids: &[u8]| ids.iter().map(|id| host(*id)).collect::<Vec<_>>();
+        // The last of the draw come first, as liars would.
+        for id in by_score[1..4].iter().rev() {
+            assert_ok!(judge(*id, 0, &[(0, verdict(6, 0))]));
         }
-        assert_eq!(voters(), [4, 3, 2]);
-        assert_ok!(judge(5, 0, &[(0, verdict(6, 0))]));
-        assert_eq!(voters(), [4, 3, 3]);
-        assert_eq!(vote(0, 1), None, "it gave up its place");
+        assert_eq!(voters(), places(&by_score[1..4]));
+        assert_noop!(judge(by_score[4], 0, &[(0, verdict(6, 0))]), Error::<Test>::NothingToTake);
+        assert_ok!(judge(by_score[0], 0, &[(0, verdict(6, 0))]));
+        assert_eq!(voters(), places(&by_score[..3]));
+        assert_eq!(vote(0, by_score[3]), None, "it gave up its place");
         Sprint::do_try_state().unwrap();
-        assert_noop!(judge(1, 0, &[(0, verdict(6, 0))]), Error::<Test>::NothingToTake);
-        assert_ok!(judge(4, 0, &[(0, verdict(6, 0))]));
-        assert_eq!(voters(), [5, 4, 3]);
-        assert!(vote(0, 2).is_some(), "among equals, the first stays");
     });
 }
 

@@ -21,6 +21,8 @@ pub struct Voter {
     pub verifier: AccountId,
     /// Its voting weight.
     pub weight: Work,
+    /// Its score for this commitment ([`starling_math::draw::sprint_score`]).
+    pub score: i64,
     /// Its verdict.
     pub verdict: SprintVerdict,
 }
@@ -38,6 +40,6 @@ pub enum Refusal {
     AlreadyVoted,
     /// `checked` is 0 or more than the samples of the commitment, or `failed` is more than `checked`.
     CountsOutOfRange,
-    /// As many heavier verifiers as one commitment can have gave a verdict before.
+    /// As many verifiers as one commitment can have gave a verdict before, and the draw prefers all of them.
     TooManyVoters,
 }

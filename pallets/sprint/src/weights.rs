@@ -53,8 +53,8 @@ impl<T: frame_system::Config> WeightInfo for SubstrateWeight<T> {
 
     fn submit_verdicts(n: u32) -> Weight {
         Weight::from_parts(108865516, 0)
-            .saturating_add(T::DbWeight::get().reads_writes(10, 0))
-            .saturating_add(Weight::from_parts(14024241, 0).saturating_mul(n.into()))
+            .saturating_add(T::DbWeight::get().reads_writes(11, 0))
+            .saturating_add(Weight::from_parts(44024241, 0).saturating_mul(n.into()))
             .saturating_add(T::DbWeight::get().reads_writes(2, 1).saturating_mul(n.into()))
     }
 }

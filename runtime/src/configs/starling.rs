@@ -93,7 +93,7 @@ impl pallet_sprint::Config for Runtime {
     type MaxHosts = ConstU32<MAX_HOSTS>;
     type MaxCommitments = ConstU32<MAX_HOSTS>;
     // Commitments times voters is what the first block of an epoch reads at most.
-    type MaxVoters = ConstU32<32>;
+    type MaxVoters = ConstU32<{ starling_primitives::sprint::MAX_SPRINT_VERIFIERS }>;
     type MaxPrunedPerBlock = ConstU32<PRUNED_PER_BLOCK>;
     type WeightInfo = pallet_sprint::weights::SubstrateWeight<Runtime>;
 }

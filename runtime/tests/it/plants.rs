@@ -15,7 +15,7 @@ use starling_primitives::{
     records::InferenceState,
     traits::Reputation as _,
     verdict::{Figures, Outcome, Verdict},
-    AccountId, TOKEN,
+    AccountId, InferenceId, TOKEN,
 };
 use starling_runtime::{genesis, Balances, Rewards, Runtime, Verification};
 
@@ -29,31 +29,47 @@ fn free(host: &Host, call: Call<Runtime>) {
     });
 }
 
+/// An answer that its executor committed itself to, recorded, and approved by somebody.
+struct Approved {
+    client: Client,
+    answer: Answer,
+    planter: Host,
+    inference: InferenceId,
+}
+
+/// The executor records both itself: no gateway has to help.
+fn approved(gateway: &Host, approver: impl FnOnce(&Host) -> Host) -> (Approved, Host) {
+    block();
+    sprint([1_000, 1_000, 1_000, 1_000]);
+    let client = Client::named("Eve");
+    block_with(|| {
+        assert_ok!(client.deposit(100 * TOKEN));
+    });
+    let answer = Answer::new(&client, &gateway.account, 1, false).expect("hosts have weight");
+    let planter = answer.executor();
+    let commitment = commitment(answer.finished.request_id, SALT);
+    free(&planter, Call::commit_plant { commitment });
+    block_with(|| {
+        assert_ok!(answer.start(&planter));
+        assert_ok!(answer.finish());
+    });
+    let inference = answer.id().expect("recorded");
+    let approver = approver(&planter);
+    let outcome = Outcome::Measured(Figures { tokens: TOKENS, distance_sum: 0, margin_sum: 0 });
+    let items = vec![Verdict { inference, outcome }].try_into().expect("one fits");
+    free(&approver, Call::submit_verdicts { items });
+    (Approved { client, answer, planter, inference }, approver)
+}
+
 #[test]
 fn a_plant_is_free_of_fees_and_costs_who_approved_it_its_due() {
     run(genesis::TEST, || {
-        block();
-        sprint([1_000, 1_000, 1_000, 1_000]);
-        let (client, gateway) = (Client::named("Eve"), Host::named("Alice"));
-        block_with(|| {
-            assert_ok!(client.deposit(100 * TOKEN));
+        let gateway = Host::named("Alice");
+        let (Approved { client, answer, planter, inference }, lazy) = approved(&gateway, |planter| {
+            let parties = [&planter.account, &gateway.account];
+            Host::all().into_iter().find(|host| !parties.contains(&&host.account)).expect("there are four")
         });
-        let answer = Answer::new(&client, &gateway.account, 1, false).expect("hosts have weight");
-        let (planter, request) = (answer.executor(), answer.finished.request_id);
-        free(&planter, Call::commit_plant { commitment: commitment(request, SALT) });
-        // The executor records both itself: no gateway has to help.
-        block_with(|| {
-            assert_ok!(answer.start(&planter));
-            assert_ok!(answer.finish());
-        });
-        let inference = answer.id().expect("recorded");
-        let lazy = Host::all()
-            .into_iter()
-            .find(|host| ![&planter.account, &gateway.account].contains(&&host.account))
-            .expect("there are four");
-        let outcome = Outcome::Measured(Figures { tokens: TOKENS, distance_sum: 0, margin_sum: 0 });
-        let items = vec![Verdict { inference, outcome }].try_into().expect("one fits");
-        free(&lazy, Call::submit_verdicts { items });
+        let request = answer.finished.request_id;
 
         let issuance = Balances::total_issuance();
         let consent = client.consent(&request);
@@ -89,24 +105,11 @@ fn a_plant_is_free_of_fees_and_costs_who_approved_it_its_due() {
 #[test]
 fn a_contest_is_free_of_fees_for_who_approved_the_plant() {
     run(genesis::TEST, || {
-        block();
-        sprint([1_000, 1_000, 1_000, 1_000]);
-        let (client, gateway) = (Client::named("Eve"), Host::named("Alice"));
-        block_with(|| {
-            assert_ok!(client.deposit(100 * TOKEN));
-        });
-        let answer = Answer::new(&client, &gateway.account, 1, false).expect("hosts have weight");
-        let (planter, request) = (answer.executor(), answer.finished.request_id);
-        free(&planter, Call::commit_plant { commitment: commitment(request, SALT) });
-        block_with(|| {
-            assert_ok!(answer.start(&gateway));
-            assert_ok!(answer.finish());
-        });
-        let inference = answer.id().expect("recorded");
-        let outcome = Outcome::Measured(Figures { tokens: TOKENS, distance_sum: 0, margin_sum: 0 });
-        let items = vec![Verdict { inference, outcome }].try_into().expect("one fits");
-        free(&gateway, Call::submit_verdicts { items });
-        free(&planter, Call::reveal_plant { inference, salt: SALT, consent: client.consent(&request) });
+        let gateway = Host::named("Alice");
+        let (plant, gateway) = approved(&gateway, |_| Host::named("Alice"));
+        let Approved { client, answer, planter, inference } = plant;
+        let consent = client.consent(&answer.finished.request_id);
+        free(&planter, Call::reveal_plant { inference, salt: SALT, consent });
         free(&gateway, Call::contest_plant { inference });
         block_with(|| {
             let worker =

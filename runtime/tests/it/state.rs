@@ -98,7 +98,8 @@ fn leave_an_epoch(host: &AccountId, epoch: EpochIndex, voters: u32) {
     let commitment = SprintCommitment { root: H256::zero(), count: 1 };
     pallet_sprint::Commitments::<Runtime>::insert(epoch, (0, host), commitment);
     let verdict = SprintVerdict { checked: 1, failed: 0, fabricated: false };
-    let voter = |index: u32| Voter { verifier: AccountId::new([index as u8; 32]), weight: 1, verdict };
+    let voter =
+        |index: u32| Voter { verifier: AccountId::new([index as u8; 32]), weight: 1, score: 0, verdict };
     let voters: Vec<Voter> = (0..voters).map(voter).collect();
     pallet_sprint::Voters::<Runtime>::insert(epoch, (0, host), BoundedVec::truncate_from(voters));
     pallet_rewards::Fees::<Runtime>::insert(epoch, host, 1);

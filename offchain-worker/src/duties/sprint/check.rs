@@ -9,16 +9,16 @@ use futures::future::BoxFuture;
 use starling_chain_client::{BlockTick, HostStatus, Item, PlacedCommitment, Ticks};
 use starling_math::{
     clock::{self, Phase},
-    draw::sprint_samples,
+    draw::{sprint_samples, sprint_score},
     judge,
 };
 use starling_primitives::{
     merkle,
     profile::Profile,
     replay::replay_sprint,
-    sprint::{SprintTask, SprintVerdict},
-    traits::Round,
-    BlockNumber, EpochIndex, ProfileId,
+    sprint::{SprintTask, SprintVerdict, MAX_SPRINT_VERIFIERS},
+    traits::{HostWeight, Round},
+    AccountId, BlockNumber, EpochIndex, ProfileId, H256,
 };
 use std::collections::BTreeMap;
 use tokio::task::JoinSet;
@@ -26,6 +26,8 @@ use tokio_util::task::AbortOnDropHandle;
 
 /// Blocks before the epoch's end at which a verdict must be on its way.
 const MARGIN_BLOCKS: BlockNumber = 4;
+/// Places in the draw of a commitment's verifiers from which a host checks it: some are spares.
+const PLACES: usize = MAX_SPRINT_VERIFIERS as usize + 8;
 /// Provers that are checked at once.
 const PROVERS_AT_ONCE: usize = 4;
 /// Leaves that one request to a prover asks for.
@@ -92,7 +94,8 @@ async fn samples_of(context: &AgentContext, tick: BlockTick) -> Result<Option<Ve
     let serves = info.filter(|info| matches!(info.status, HostStatus::Joining | HostStatus::Active));
     let Some(serves) = serves.map(|info| info.profiles) else { return Ok(Some(Vec::new())) };
     let weights = view.weights(epoch).await?;
-    if !weights.is_empty() && !weights.iter().any(|entry| entry.host == context.host) {
+    let own = weights.iter().find(|entry| entry.host == context.host);
+    if !weights.is_empty() && own.is_none() {
         return Ok(Some(Vec::new()));
     }
     let mut profiles: BTreeMap<ProfileId, Profile> = BTreeMap::new();
@@ -104,7 +107,9 @@ async fn samples_of(context: &AgentContext, tick: BlockTick) -> Result<Option<Ve
     let mut samples = Vec::new();
     for placed in view.commitments(epoch).await? {
         let Some(profile) = profiles.get(&placed.profile) else { continue };
-        if placed.host == context.host {
+        if placed.host == context.host
+            || !own.is_none_or(|own| counts(own, &weights, &challenge, &placed.host))
+        {
             continue;
         }
         if view.sprint_verdict(epoch, placed.profile, &placed.host, &context.host).await?.is_some() {
@@ -118,6 +123,15 @@ async fn samples_of(context: &AgentContext, tick: BlockTick) -> Result<Option<Ve
         samples.push(Samples { profile: profile.clone(), task, nonces, placed });
     }
     Ok(Some(samples))
+}
+
+/// Whether a verdict on the prover's commitment will count, or may, should some of those be silent that are drawn before.
+fn counts(own: &HostWeight, weights: &[HostWeight], challenge: &H256, prover: &AccountId) -> bool {
+    let score = |entry: &HostWeight| sprint_score(challenge, prover, &entry.host, entry.weight);
+    let mine = score(own);
+    let others = weights.iter().filter(|entry| entry.host != *prover && entry.host != own.host);
+    let before = others.filter(|entry| score(entry) > mine).take(PLACES).count();
+    before < PLACES
 }
 
 /// What was found so far of one prover's samples.
