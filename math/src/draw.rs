@@ -242,7 +242,7 @@ mod tests {
                 let places = verifiers(*n, &weights, 32);
                 2 * places.iter().filter(|index| **index < liars).count() > places.len()
             });
-            // A binomial of 32 with a third exceeds 16 with 1.7 %.
+            // A binomial of 32 with a third exceeds 16 with 1.6 %.
             assert!(majorities.count() < 15);
         }
     }

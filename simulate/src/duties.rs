@@ -160,12 +160,16 @@ impl World {
             None => Rewards::undone_duties(epoch, account, &secret),
         };
         for index in undone {
-            self.judge(host, InferenceId { epoch, index });
+            let id = InferenceId { epoch, index };
+            // A verdict that was sent while a panel had the say was not taken.
+            self.judged.remove(&(id, host));
+            self.judge(host, id);
         }
     }
 
-    /// Hosts claim the epoch that ended, after whatever they still had to do.
-    pub(crate) fn claim(&mut self, epoch: Option<EpochIndex>) -> Result<()> {
+    /// Hosts claim the epoch that ended, after whatever they still had to do. Who sits on a panel that has begun to reveal waits for
+    /// it, and tries again with the next block.
+    pub(crate) fn claim(&mut self, epoch: Option<EpochIndex>, last_try: bool) -> Result<()> {
         let Some(epoch) = epoch else { return Ok(()) };
         for host in 0..self.hosts.len() {
             let (emission, fees) = Rewards::claimable(epoch, &self.hosts[host].keys.account);
@@ -188,7 +192,7 @@ impl World {
                 self.hosts[host].fate.claims_refused += 1;
                 let claimant = &self.hosts[host];
                 let blameless = claimant.behaviour.is_honest() && claimant.fate.convictions == 0;
-                ensure!(!blameless, "an honest host cannot claim epoch {epoch}: {claimed:?}");
+                ensure!(!(blameless && last_try), "an honest host cannot claim epoch {epoch}: {claimed:?}");
             }
         }
         Ok(())

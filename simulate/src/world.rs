@@ -260,7 +260,8 @@ impl World {
             self.catch_up(epoch.index.checked_sub(1));
         }
         if now > clock::claims_open(&epoch) && now < clock::reveal_start(&epoch) {
-            self.claim(epoch.index.checked_sub(1))?;
+            let last_try = now + 1 == clock::reveal_start(&epoch);
+            self.claim(epoch.index.checked_sub(1), last_try)?;
         }
         match clock::phase(&epoch, now) {
             Phase::Serving if now < clock::reveal_start(&epoch) => self.serve(epoch.index)?,
