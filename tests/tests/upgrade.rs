@@ -112,9 +112,8 @@ async fn hosts_authorize(network: &Network, wasm: &str) -> Result<()> {
 /// Brings the code; the epoch in which that was.
 async fn enact(network: &Network, wasm: &str) -> Result<EpochIndex> {
     let chain = ChainClient::connect(&network.rpc(BOB)).await?;
-    let events = clients::polkadot(&network.rpc(BOB), &["upgrade", wasm]).await?;
-    let updated = events.iter().any(|event| event.to_string().contains("system.CodeUpdated"));
-    ensure!(updated, "{events:?}");
+    // The events of its block may be those of another metadata already: that nodes follow is looked at afterwards.
+    clients::polkadot(&network.rpc(BOB), &["upgrade", wasm]).await?;
     Ok(chain.best_tick()?.epoch.index)
 }
 
