@@ -293,6 +293,15 @@ impl Network {
         self.root.join("logs").join(format!("{}.log", role.name()))
     }
 
+    /// Starts everything, runs a test's story, and reports how that ended; the processes end with it.
+    pub async fn run(mut self, story: impl AsyncFnOnce(&mut Self) -> Result<()>) -> Result<()> {
+        let result = match self.start().await {
+            Ok(()) => story(&mut self).await,
+            failed => failed,
+        };
+        self.report(result)
+    }
+
     /// Passes on how a test ended. What failed is printed before the end of every log: whoever sees only the first lines
     /// sees the reason.
     pub fn report(&self, result: Result<()>) -> Result<()> {

@@ -39,12 +39,7 @@ async fn full_hosts_say_so_and_absent_ones_lose_their_due_and_no_more() -> Resul
             node.max_concurrent = 1;
         }
     }
-    let mut network = Network::prepare(folder.path(), spec)?;
-    let result = match network.start().await {
-        Ok(()) => story(&mut network).await,
-        failed => failed,
-    };
-    network.report(result)
+    Network::prepare(folder.path(), spec)?.run(story).await
 }
 
 async fn story(network: &mut Network) -> Result<()> {

@@ -40,12 +40,7 @@ const VERDICTS: Duration = Duration::from_secs(300);
 #[tokio::test(flavor = "multi_thread")]
 async fn cheats_are_caught_and_the_client_is_refunded() -> Result<()> {
     let folder = tempfile::Builder::new().prefix("starling-cheats-").tempdir()?;
-    let mut network = Network::prepare(folder.path(), spec()?)?;
-    let result = match network.start().await {
-        Ok(()) => story(&network).await,
-        failed => failed,
-    };
-    network.report(result)
+    Network::prepare(folder.path(), spec()?)?.run(async |network| story(network).await).await
 }
 
 fn spec() -> Result<Spec> {

@@ -51,12 +51,7 @@ async fn nothing_promised_is_lost_by_kill_9() -> Result<()> {
             node.program = "slow-mlnode".into();
         }
     }
-    let mut network = Network::prepare(folder.path(), spec)?;
-    let result = match network.start().await {
-        Ok(()) => story(&mut network).await,
-        failed => failed,
-    };
-    network.report(result)
+    Network::prepare(folder.path(), spec)?.run(story).await
 }
 
 async fn story(network: &mut Network) -> Result<()> {

@@ -25,10 +25,7 @@ async fn four_hosts_race_serve_verify_and_are_paid() -> Result<()> {
     let mut spec = Spec::four_hosts("test", Ports::free_block()?);
     // Alice has twice the ML nodes of the others.
     spec.hosts[0].ml_nodes.push(MlNodeSpec::default());
-    let mut network = Network::prepare(folder.path(), spec)?;
-    network.start().await?;
-    let result = story(&network).await;
-    network.report(result)
+    Network::prepare(folder.path(), spec)?.run(async |network| story(network).await).await
 }
 
 async fn story(network: &Network) -> Result<()> {

@@ -23,12 +23,7 @@ async fn a_plant_is_seen_revealed_and_paid_back() -> Result<()> {
     let mut spec = Spec::four_hosts("test", Ports::free_block()?);
     spec.full_node = false;
     spec.hosts[ALICE].plants = Some(CLIENT.into());
-    let mut network = Network::prepare(folder.path(), spec)?;
-    let result = match network.start().await {
-        Ok(()) => story(&network).await,
-        failed => failed,
-    };
-    network.report(result)
+    Network::prepare(folder.path(), spec)?.run(async |network| story(network).await).await
 }
 
 async fn story(network: &Network) -> Result<()> {

@@ -31,12 +31,7 @@ async fn who_runs_two_nodes_with_the_same_keys_is_convicted() -> Result<()> {
     let mut spec = Spec::four_hosts("test", Ports::free_block()?);
     // Its place is for the twin.
     spec.full_node = false;
-    let mut network = Network::prepare(folder.path(), spec)?;
-    let result = match network.start().await {
-        Ok(()) => story(&mut network).await,
-        failed => failed,
-    };
-    network.report(result)
+    Network::prepare(folder.path(), spec)?.run(story).await
 }
 
 async fn story(network: &mut Network) -> Result<()> {

@@ -53,12 +53,7 @@ async fn the_network_takes_a_new_runtime_while_it_streams() -> Result<()> {
         }
     }
     let wasm = packed_runtime(folder.path())?;
-    let mut network = Network::prepare(folder.path(), spec)?;
-    let result = match network.start().await {
-        Ok(()) => story(&mut network, &wasm).await,
-        failed => failed,
-    };
-    network.report(result)
+    Network::prepare(folder.path(), spec)?.run(async |network| story(network, &wasm).await).await
 }
 
 /// The next runtime as it would be published: packed, so that a block has room for it. Its path.

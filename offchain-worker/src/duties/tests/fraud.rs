@@ -1,6 +1,9 @@
 //! Proofs that an executor lied, beside the verdicts on its answers.
 
-use super::*;
+use super::{
+    verification::{seat, votes},
+    *,
+};
 use starling_primitives::{
     fraud::{judge, Evidence, FraudProof, Known},
     receipt::{Receipt, SignedReceipt},

@@ -50,16 +50,22 @@ async fn to_answer(world: &World) {
     step(world).await;
 }
 
-/// A host with a client, which has committed itself and answered.
-async fn planted() -> (World, PlantPlan) {
-    let mut world = World::new().await;
+/// A host with a client, which has committed itself and is to answer. What it committed itself to.
+async fn answering(world: &mut World) -> H256 {
     let client = Keypair::from_suri(CLIENT).unwrap();
     world.plants = Some(PlantSettings { client, authorization_blocks: 20 });
     world.start();
     world.to_block(3);
-    let commitment = committed(&world).await;
-    put_commitment(&world, commitment);
-    to_answer(&world).await;
+    let commitment = committed(world).await;
+    put_commitment(world, commitment);
+    to_answer(world).await;
+    commitment
+}
+
+/// A host that has committed itself and answered.
+async fn planted() -> (World, PlantPlan) {
+    let mut world = World::new().await;
+    answering(&mut world).await;
     until("an answer", || async { !world.fakes.planted.lock().unwrap().is_empty() }).await;
     let plan = plan(&world).await;
     (world, plan)
@@ -235,13 +241,7 @@ async fn a_plant_that_nobody_accuses_is_revealed_when_all_have_looked() {
 async fn an_answer_that_is_not_bad_enough_is_forgotten() {
     let mut world = World::new().await;
     *world.fakes.given_up.lock().unwrap() = Some("it is too good".into());
-    let client = Keypair::from_suri(CLIENT).unwrap();
-    world.plants = Some(PlantSettings { client, authorization_blocks: 20 });
-    world.start();
-    world.to_block(3);
-    let commitment = committed(&world).await;
-    put_commitment(&world, commitment);
-    to_answer(&world).await;
+    let commitment = answering(&mut world).await;
     until("it is given up", || async { plan(&world).await.plant.is_none() }).await;
     for _ in 0..2 {
         step(&world).await;

@@ -53,10 +53,7 @@ pub(crate) async fn run(plan: &Plan) -> Result<()> {
     let folder = plan.state.clone().unwrap_or_else(|| temporary.path().to_path_buf());
     let mut spec = Spec::four_hosts("test", Ports::free_block()?);
     spec.full_node = false;
-    let mut network = Network::prepare(&folder, spec)?;
-    network.start().await?;
-    let result = measure(&network, plan).await;
-    network.report(result)
+    Network::prepare(&folder, spec)?.run(async |network| measure(network, plan).await).await
 }
 
 async fn measure(network: &Network, plan: &Plan) -> Result<()> {
