@@ -92,22 +92,28 @@ pub fn executor(
     DrawTable::new(hosts).executor(epoch_seed, request_id, attempt, gateway).cloned()
 }
 
-/// The host that must verify a request nobody has verified when its coverage window closed: drawn by weight among the
-/// profile's hosts without the executor and those that had `fallen` (been convicted) by then. `None` when there is no other.
-pub fn coverage_verifier(
+/// Hosts that a coverage window's seed names at most for a request. Where a third of the weight has fallen, the turns of one in
+/// 730 requests end with nobody.
+pub const COVERAGE_TURNS: u8 = 6;
+
+/// The hosts that must verify a request nobody has verified when its coverage window closed: the first one; the next one if
+/// that one has fallen (been convicted) without having looked; and so on. Distinct, each drawn by weight among the profile's
+/// hosts without the executor and those drawn before it.
+pub fn coverage_verifiers<'a>(
     window_seed: &H256,
     request_id: &RequestId,
-    hosts: &[HostWeight],
+    hosts: &'a [HostWeight],
     executor: &AccountId,
-    fallen: &[AccountId],
-) -> Option<AccountId> {
+) -> impl Iterator<Item = &'a AccountId> {
     let table = DrawTable::new(hosts);
-    let mut excluded: Vec<usize> =
-        fallen.iter().chain([executor]).filter_map(|host| table.index_of(host)).collect();
-    excluded.sort_unstable();
-    excluded.dedup();
-    let seed = hash_of(b"starling/draw/coverage", &(window_seed, request_id));
-    hosts.get(table.draw_without(&seed, &excluded)?).map(|host| host.host.clone())
+    let mut excluded: Vec<usize> = table.index_of(executor).into_iter().collect();
+    let (window_seed, request_id) = (*window_seed, *request_id);
+    (0..COVERAGE_TURNS).map_while(move |turn| {
+        let seed = hash_of(b"starling/draw/coverage", &(window_seed, request_id, turn));
+        let drawn = table.draw_without(&seed, &excluded)?;
+        excluded.insert(excluded.partition_point(|&index| index < drawn), drawn);
+        hosts.get(drawn).map(|host| &host.host)
+    })
 }
 
 /// Nonces that `verifier` checks of `prover`'s commitment: distinct, ascending; all of them when there are no more than
@@ -251,7 +257,7 @@ mod tests {
     fn nobody_is_drawn_from_nothing() {
         assert_eq!(draw_weighted(&seed(0), &[]), None);
         assert_eq!(executor(&seed(0), &seed(1), 0, &[], &account(0)), None);
-        assert_eq!(coverage_verifier(&seed(0), &seed(1), &hosts(&[5]), &account(0), &[]), None);
+        assert_eq!(coverage_verifiers(&seed(0), &seed(1), &hosts(&[5]), &account(0)).next(), None);
     }
 
     #[test]
@@ -268,6 +274,16 @@ mod tests {
             let drawn = executor(&seed(n), &seed(n + 1), attempt, &hosts, &gateway).unwrap();
             prop_assert_ne!(&drawn, &gateway);
             prop_assert!(hosts.iter().any(|host| host.host == drawn));
+        }
+
+        #[test]
+        fn coverage_names_distinct_hosts_without_the_executor(weights in prop::collection::vec(1u64..1 << 48, 1..12), executor: u8, n in 0u64..1 << 40) {
+            let hosts = hosts(&weights);
+            let executor = account(executor % hosts.len() as u8);
+            let named: Vec<_> = coverage_verifiers(&seed(n), &seed(n + 1), &hosts, &executor).collect();
+            prop_assert_eq!(named.len(), (hosts.len() - 1).min(COVERAGE_TURNS.into()));
+            prop_assert!(named.iter().all(|host| **host != executor));
+            prop_assert_eq!(named.iter().collect::<BTreeSet<_>>().len(), named.len());
         }
 
         #[test]

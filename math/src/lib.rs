@@ -11,6 +11,7 @@ extern crate alloc;
 
 pub mod attendance;
 pub mod clock;
+pub mod complaint;
 pub mod dispute;
 pub mod draw;
 pub mod duty;

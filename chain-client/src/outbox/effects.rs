@@ -202,9 +202,8 @@ pub(super) fn read_refusal(item: &Item, reason: &str) -> Answer {
         "TooLate" | "NotRunning" if expires => Answer::Done,
         "UnknownRequest" if expires => Answer::Never,
         // The record before this one is still on its way, or the time has not come.
-        "UnknownRequest" | "UnknownInference" | "NotFinished" | "NotExpired" | "Internal" | "Disputed" => {
-            Answer::Later
-        }
+        "UnknownRequest" | "UnknownInference" | "NotFinished" | "NotExpired" | "Internal" | "Disputed"
+        | "NotHeardYet" => Answer::Later,
         "TermsChanged"
         | "NotRunning"
         | "NotInvolved"

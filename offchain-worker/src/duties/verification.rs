@@ -5,6 +5,7 @@
 //! Checks run behind requests, a few at a time.
 
 mod contests;
+mod coverage;
 mod fraud;
 mod panels;
 
@@ -12,6 +13,7 @@ use super::{verdicts_end, with_sources, DutyError};
 use crate::context::{
     self, AgentContext, DutyHelpers, EndTokens, HelperError, Peers, Verifier, VerifyItem, VerifyOutcome,
 };
+use coverage::Coverage;
 use panels::Seat;
 use starling_chain_client::{BlockTick, ChainView, Item, PlacedRecord};
 use starling_math::{draw, duty, judge};
@@ -25,7 +27,7 @@ use starling_primitives::{
     traits::{HostWeight, Round},
     verdict::{Outcome, PanelRound, Verdict},
     vrf::VrfInput,
-    AccountId, BlockNumber, EpochIndex, InferenceId, ProfileId, RequestId, H256, PPM,
+    AccountId, BlockNumber, EpochIndex, InferenceId, ProfileId, H256, PPM,
 };
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -36,14 +38,6 @@ use tokio::task::JoinSet;
 /// Attempts to fetch a transcript before it counts as unavailable, whatever time has passed.
 const MIN_ATTEMPTS: u32 = 3;
 
-/// A finished inference of another host, as long as it may become a duty.
-#[derive(Clone, Debug)]
-struct Candidate {
-    request_id: RequestId,
-    executor: AccountId,
-    profile: ProfileId,
-}
-
 /// What decides the duties of one epoch.
 struct EpochDuties {
     seed: H256,
@@ -51,10 +45,8 @@ struct EpochDuties {
     secret: H256,
     /// Weights by profile; frozen for the epoch.
     juries: HashMap<ProfileId, Vec<HostWeight>>,
-    /// Finished inferences that were not drawn and whose coverage window has not closed.
-    uncovered: BTreeMap<u32, Candidate>,
-    /// Ends of the coverage windows that were looked at.
-    windows: BTreeSet<u32>,
+    /// What coverage may assign.
+    coverage: Coverage,
     /// Inferences that have this host's verdict, or that are no duty for good.
     done: BTreeSet<u32>,
     /// Schedule's time to serve a transcript.
@@ -162,8 +154,7 @@ impl Verification {
                 seed,
                 secret,
                 juries: HashMap::new(),
-                uncovered: BTreeMap::new(),
-                windows: BTreeSet::new(),
+                coverage: Coverage::default(),
                 done,
                 patience: tick.epoch.schedule.expiry_blocks,
             };
@@ -308,70 +299,9 @@ impl Verification {
         if drawn {
             self.add_job(id, tick);
         } else if reputation < PPM {
-            let (request_id, executor, profile) =
-                (record.request_id, record.executor.clone(), record.profile);
-            duties.uncovered.insert(id.index, Candidate { request_id, executor, profile });
+            duties.coverage.consider(id.index, record);
         }
         Ok(())
-    }
-
-    /// Looks at the coverage windows that closed since.
-    async fn cover(&mut self, view: &ChainView, epoch: EpochIndex, tick: BlockTick) -> Result<(), DutyError> {
-        let Some(duties) = self.epochs.get(&epoch) else { return Ok(()) };
-        let mut marks = view.coverage_marks(epoch).await?;
-        marks.retain(|mark| !duties.windows.contains(&mark.end));
-        if marks.is_empty() {
-            self.look_again(epoch);
-            return Ok(());
-        }
-        // A host with weight may have fallen over an answer of the epoch before.
-        let mut convictions = view.convictions(epoch).await?;
-        if let Some(previous) = epoch.checked_sub(1) {
-            convictions.extend(view.convictions(previous).await?);
-        }
-        for mark in marks {
-            let fallen: Vec<AccountId> = convictions
-                .iter()
-                .filter(|(_, conviction)| conviction.since < mark.closed_at)
-                .map(|(host, _)| host.clone())
-                .collect();
-            let Some(duties) = self.epochs.get(&epoch) else { return Ok(()) };
-            let Some(seed) = view.seed(Round::Coverage(mark.seed_epoch, mark.seed_window)).await? else {
-                continue;
-            };
-            let indices: Vec<u32> =
-                duties.uncovered.range(mark.first..mark.end).map(|(index, _)| *index).collect();
-            for placed in view.inferences(epoch, &indices).await? {
-                let covered = placed.record.first_verdict_at.is_some_and(|at| at < mark.closed_at);
-                let candidate = self
-                    .epochs
-                    .get(&epoch)
-                    .and_then(|duties| duties.uncovered.get(&placed.id.index))
-                    .cloned();
-                let Some(candidate) = candidate.filter(|_| !covered) else { continue };
-                let jury = self.jury(view, epoch, candidate.profile).await?;
-                let assigned =
-                    draw::coverage_verifier(&seed, &candidate.request_id, jury, &candidate.executor, &fallen);
-                if assigned.as_ref() == Some(&self.context.host) {
-                    self.add_job(placed.id, tick);
-                }
-            }
-            if let Some(duties) = self.epochs.get_mut(&epoch) {
-                duties.uncovered.retain(|index, _| !indices.contains(index));
-                duties.windows.insert(mark.end);
-            }
-        }
-        self.look_again(epoch);
-        Ok(())
-    }
-
-    /// A candidate may finish after its coverage window closed; then the next block looks at the windows again.
-    fn look_again(&mut self, epoch: EpochIndex) {
-        let Some(duties) = self.epochs.get_mut(&epoch) else { return };
-        let closed = duties.windows.last().copied().unwrap_or_default();
-        if duties.uncovered.range(..closed).next().is_some() {
-            duties.windows.clear();
-        }
     }
 
     async fn take_result(

@@ -11,7 +11,13 @@ use frame_support::{
 use frame_system::RawOrigin;
 use sp_core::crypto::KeyTypeId;
 use sp_runtime::MultiSignature;
-use starling_math::{dispute::Votes, evidence::ACCUSES, panel::PANELS, plant::FIRST_ROUND};
+use starling_math::{
+    complaint::{Complaints, Ground},
+    dispute::Votes,
+    evidence::ACCUSES,
+    panel::PANELS,
+    plant::FIRST_ROUND,
+};
 use starling_primitives::{
     benchmarking::{self as scene, Scene, EPOCH, HOSTS, START},
     fraud::{Evidence, FraudProof, OpenedWindow},
@@ -92,8 +98,11 @@ fn dispute<T: Config + Scene>(id: InferenceId, executor: AccountId, profile: Pro
     T::set_paid(id, InferenceRecord { state: InferenceState::Disputed, ..record });
     let due = LastBoundary::<T>::get().count;
     let status = if panels < PANELS { DisputeStatus::Waiting } else { DisputeStatus::Judging };
-    let accuser = Some(scene::host(HOSTS - 1));
-    let dispute = Dispute { opened_at: START + 800, accuser, panels, due, status };
+    let accuser = scene::host(HOSTS - 1);
+    let verdict = VerdictRecord { outcome: Outcome::ReplayFailed, passed: false, at: START + 800 };
+    Verdicts::<T>::insert(id.epoch, (id.index, &accuser), verdict);
+    ComplaintsOf::<T>::mutate(id.epoch, (&accuser, Ground::Answer), |complaints| complaints.open += 1);
+    let dispute = Dispute { opened_at: START + 800, accuser: Some(accuser), panels, due, status };
     Disputes::<T>::insert(id.epoch, id.index, dispute);
     OpenDisputes::<T>::mutate(id.epoch, |open| *open += 1);
     Agenda::<T>::insert(due, id, ());
@@ -241,17 +250,23 @@ mod benches {
         Ok(())
     }
 
-    /// Verdicts whose figures belong to no transcript of that length: the last of the checks.
+    /// Verdicts that would open too many disputes: the last of the checks. The fee rule looks at all of them first.
     #[benchmark]
     fn submit_refused(n: Linear<1, MAX_VERDICTS>) -> Result<(), BenchmarkError> {
         prepare::<T>(1);
         let count = n;
         finish::<T>(count, 1);
-        let call = call::<T>(count, measured(u64::MAX));
+        let open = Complaints { open: u32::MAX, upheld: 0, rejected: 0 };
+        ComplaintsOf::<T>::insert(EPOCH, (scene::host(0), Ground::Answer), open);
+        let call = call::<T>(count, Outcome::ReplayFailed);
+        let origin: T::RuntimeOrigin = RawOrigin::Signed(scene::worker(0)).into();
+        let mut free = true;
         #[block]
         {
-            send(call, scene::worker(0))?;
+            free &= call.is_feeless(&origin);
+            call.dispatch_bypass_filter(origin).map_err(|error| error.error)?;
         }
+        assert!(!free);
         assert_eq!(Verdicts::<T>::iter_prefix(EPOCH).count(), 0);
         Ok(())
     }
@@ -262,6 +277,9 @@ mod benches {
         prepare::<T>(1);
         let count = n;
         finish::<T>(count, 1);
+        // As many are heard of who was right before.
+        let upheld = Complaints { open: 0, upheld: count, rejected: 0 };
+        ComplaintsOf::<T>::insert(EPOCH, (scene::host(0), Ground::Answer), upheld);
         let call = call::<T>(count, Outcome::ReplayFailed);
         #[block]
         {
@@ -323,7 +341,8 @@ mod benches {
         {
             send(call, scene::worker(0))?;
         }
-        assert_eq!(Verdicts::<T>::iter_prefix(EPOCH).count() as u32, count);
+        // Each beside the one that opened the dispute.
+        assert_eq!(Verdicts::<T>::iter_prefix(EPOCH).count() as u32, 2 * count);
         Ok(())
     }
 

@@ -43,13 +43,14 @@ fn accusation<T: Config>() -> Weight {
     T::WeightInfo::accuse(MAX_ACCUSERS).saturating_sub(T::WeightInfo::submit_verdicts(1))
 }
 
-/// `submit_verdicts`. What opens a dispute or accuses costs what the dearer of the two does.
+/// `submit_verdicts`. What is refused costs the fee rule's look, too, which ends at the first that is taken; rule and call both
+/// load the lists of hosts. What opens a dispute or accuses costs what the dearer of the two does.
 pub fn submit_verdicts<T: Config>(shape: Shape) -> Weight {
     let dearer = more(T::WeightInfo::submit_failing, 1).max(accusation::<T>());
     T::WeightInfo::submit_verdicts(shape.taken)
         .saturating_add(more(T::WeightInfo::submit_refused, shape.refused))
         .saturating_add(dearer.saturating_mul(shape.dearer.into()))
-        .saturating_add(juries::<T>(shape.juries))
+        .saturating_add(juries::<T>(shape.juries).saturating_mul(2))
 }
 
 /// `commit_verdicts`: all taken, after the fee rule has looked at all.

@@ -2,9 +2,13 @@
 
 use crate::{
     types::{Conviction, Dispute, DisputeStatus},
-    Agenda, Config, Convictions, Disputes, Event, LastBoundary, OpenDisputes, Pallet,
+    Agenda, ComplaintsOf, Config, Convictions, Disputes, Event, LastBoundary, OpenDisputes, Pallet, Verdicts,
 };
-use starling_math::{dispute::Finding, reputation};
+use starling_math::{
+    complaint::{Complaints, Decision, Ground, Hearing},
+    dispute::Finding,
+    reputation,
+};
 use starling_primitives::{
     records::{InferenceRecord, InferenceState},
     traits::{Hosts, Inferences, Reputation},
@@ -12,14 +16,16 @@ use starling_primitives::{
 };
 
 impl<T: Config> Pallet<T> {
-    /// Opens a dispute unless there was one. An inference is disputed once. A panel is drawn by the next boundary's seed,
-    /// which nobody knows yet.
-    pub(crate) fn open_dispute(id: InferenceId, record: &InferenceRecord, accuser: &AccountId) -> bool {
-        let disputable = matches!(record.state, InferenceState::Finished | InferenceState::Delivered);
-        if !disputable || Disputes::<T>::contains_key(id.epoch, id.index) {
-            return false;
-        }
+    /// An inference is disputed once.
+    pub(crate) fn is_disputable(id: InferenceId, record: &InferenceRecord) -> bool {
+        matches!(record.state, InferenceState::Finished | InferenceState::Delivered)
+            && !Disputes::<T>::contains_key(id.epoch, id.index)
+    }
+
+    /// Opens a dispute about what may be disputed. A panel is drawn by the next boundary's seed, which nobody knows yet.
+    pub(crate) fn open_dispute(id: InferenceId, accuser: &AccountId, ground: Ground) {
         let accuser = accuser.clone();
+        Self::note_complaint(id.epoch, &accuser, ground, Complaints::opened);
         let due = LastBoundary::<T>::get().count.saturating_add(1);
         let dispute = Dispute {
             opened_at: Self::now(),
@@ -33,7 +39,6 @@ impl<T: Config> Pallet<T> {
         Agenda::<T>::insert(due, id, ());
         T::Inferences::dispute(id);
         Self::deposit_event(Event::DisputeOpened { id, accuser });
-        true
     }
 
     pub(crate) fn is_disputed(id: InferenceId) -> bool {
@@ -70,12 +75,54 @@ impl<T: Config> Pallet<T> {
         Disputes::<T>::insert(id.epoch, id.index, Dispute { status, ..dispute.clone() });
         Self::note_closed(id.epoch);
         if !dispute.is_about_plant() {
+            Self::note_decision(
+                id,
+                dispute,
+                match (valid, decided) {
+                    (false, _) => Decision::Upheld,
+                    (true, true) => Decision::Rejected,
+                    (true, false) => Decision::None,
+                },
+            );
             T::Inferences::settle_dispute(id, valid);
         }
         Self::deposit_event(Event::DisputeSettled { id, valid, decided });
     }
 
-    pub(crate) fn note_closed(epoch: EpochIndex) {
+    /// A proof or a reveal makes an answer fall whose dispute is open: there is nothing left to judge for the panel at work, or the
+    /// next one, and nobody owes it anything.
+    pub(crate) fn end_early(id: InferenceId, dispute: &Dispute) {
+        Self::dissolve_panel(id, dispute);
+        Self::note_closed(id.epoch);
+        Self::note_decision(id, dispute, Decision::Upheld);
+    }
+
+    // ---- whose complaints are heard ----
+
+    /// Whether a verdict of this host beyond the limits opens a dispute, were it about something that may be disputed.
+    pub(crate) fn hearing(epoch: EpochIndex, host: &AccountId, ground: Ground) -> Hearing {
+        ComplaintsOf::<T>::get(epoch, (host, ground)).hearing()
+    }
+
+    /// The complaint that opened a dispute is decided. Its verdict says on which ground it was made: it cannot be replaced while
+    /// a panel judges.
+    fn note_decision(id: InferenceId, dispute: &Dispute, decision: Decision) {
+        let Some(accuser) = &dispute.accuser else { return };
+        let verdict = Verdicts::<T>::get(id.epoch, (id.index, accuser));
+        let Some(ground) = verdict.map(|verdict| Ground::of(&verdict.outcome)) else { return };
+        Self::note_complaint(id.epoch, accuser, ground, |complaints| complaints.decided(decision));
+    }
+
+    fn note_complaint(
+        epoch: EpochIndex,
+        host: &AccountId,
+        ground: Ground,
+        change: impl FnOnce(Complaints) -> Complaints,
+    ) {
+        ComplaintsOf::<T>::mutate(epoch, (host, ground), |complaints| *complaints = change(*complaints));
+    }
+
+    fn note_closed(epoch: EpochIndex) {
         let left = OpenDisputes::<T>::get(epoch).saturating_sub(1);
         match left {
             0 => OpenDisputes::<T>::remove(epoch),

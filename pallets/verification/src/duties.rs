@@ -5,12 +5,12 @@ use crate::{
     verdicts::{Juries, Jury},
     Config, Convictions, CoverageMarks, Negligences, Pallet, Verdicts,
 };
-use alloc::vec::Vec;
-use starling_math::{draw, duty};
+use alloc::{collections::BTreeMap, vec::Vec};
+use starling_math::{clock, draw, duty};
 use starling_primitives::{
     records::{InferenceRecord, InferenceState},
-    traits::{Beacon, Duties, Inferences, Round},
-    AccountId, EpochIndex, InferenceId, H256,
+    traits::{Beacon, Clock, Duties, Inferences, Round},
+    AccountId, BlockNumber, EpochIndex, InferenceId, H256,
 };
 
 /// Whose duties are asked for.
@@ -24,24 +24,36 @@ struct Asked<'a> {
 struct Window {
     mark: CoverageMark,
     seed: Option<H256>,
-    /// Hosts that had fallen when it closed: nothing is assigned to them.
-    fallen: Vec<AccountId>,
+}
+
+/// What coverage assigns in an epoch, and to whom.
+struct Coverage {
+    windows: Vec<Window>,
+    /// Hosts that have fallen, and when: what they had not looked at by then is the next one's.
+    fallen: BTreeMap<AccountId, BlockNumber>,
 }
 
 impl<T: Config> Pallet<T> {
-    fn windows(epoch: EpochIndex) -> Vec<Window> {
-        // A host with weight may have fallen over an answer of the epoch before.
-        let convictions: Vec<_> =
-            (epoch.saturating_sub(1)..=epoch).flat_map(Convictions::<T>::iter_prefix).collect();
-        let window = |mark: CoverageMark| {
-            let seed = T::Beacon::seed(Round::Coverage(mark.seed_epoch, mark.seed_window));
-            let fallen = convictions.iter().filter(|(_, conviction)| conviction.since < mark.closed_at);
-            Window { mark, seed, fallen: fallen.map(|(host, _)| host.clone()).collect() }
+    fn coverage(epoch: EpochIndex) -> Coverage {
+        // A host with weight may have fallen over an answer of the epoch before. Who falls when claims are open changes nobody's
+        // duties any more: what a claim asks for does not depend on when one claims.
+        let current = T::Clock::epoch();
+        let settled = (current.index > epoch).then(|| clock::claims_open(&current));
+        // Of two falls the earlier one counts.
+        let fallen = (epoch.saturating_sub(1)..=epoch)
+            .rev()
+            .flat_map(Convictions::<T>::iter_prefix)
+            .map(|(host, conviction)| (host, conviction.since))
+            .filter(|(_, since)| settled.is_none_or(|settled| *since < settled))
+            .collect();
+        let window = |mark: CoverageMark| Window {
+            mark,
+            seed: T::Beacon::seed(Round::Coverage(mark.seed_epoch, mark.seed_window)),
         };
-        CoverageMarks::<T>::iter_prefix_values(epoch).map(window).collect()
+        Coverage { windows: CoverageMarks::<T>::iter_prefix_values(epoch).map(window).collect(), fallen }
     }
 
-    fn is_undone(asked: &Asked, juries: &mut Juries, windows: &[Window], index: u32) -> bool {
+    fn is_undone(asked: &Asked, juries: &mut Juries, coverage: &Coverage, index: u32) -> bool {
         let id = InferenceId { epoch: asked.epoch, index };
         let Some(record) = T::Inferences::record(id) else { return false };
         // Of a plant nobody owes anything, whatever it drew before it was revealed.
@@ -60,7 +72,36 @@ impl<T: Config> Pallet<T> {
         if Verdicts::<T>::contains_key(id.epoch, (index, asked.host)) || Self::is_disputed(id) {
             return false;
         }
-        is_drawn(asked, jury, &record) || is_assigned(asked, jury, &record, windows, index)
+        is_drawn(asked, jury, &record) || Self::is_assigned(asked, jury, &record, coverage, index)
+    }
+
+    /// Assigned by the seed of the coverage window, which closed before there was a verdict: as the first one, or because all
+    /// before it have fallen, and not looked.
+    fn is_assigned(
+        asked: &Asked,
+        jury: &Jury,
+        record: &InferenceRecord,
+        coverage: &Coverage,
+        index: u32,
+    ) -> bool {
+        if jury.member(&record.executor).is_some_and(|executor| executor.reputation >= TRUSTED) {
+            return false;
+        }
+        let window =
+            coverage.windows.iter().find(|window| (window.mark.first..window.mark.end).contains(&index));
+        let Some(Window { mark, seed: Some(seed) }) = window else { return false };
+        if record.first_verdict_at.is_some_and(|at| at < mark.closed_at) {
+            return false;
+        }
+        let has_looked = |host: &AccountId| Verdicts::<T>::contains_key(asked.epoch, (index, host));
+        // Who falls afterwards keeps its own duty.
+        let passes_on = |host: &AccountId| {
+            let since = coverage.fallen.get(host);
+            since.is_some_and(|since| *since < mark.closed_at || host != asked.host && !has_looked(host))
+        };
+        draw::coverage_verifiers(seed, &record.request_id, &jury.hosts, &record.executor)
+            .find(|host| !passes_on(host))
+            == Some(asked.host)
     }
 }
 
@@ -78,29 +119,15 @@ fn is_drawn(asked: &Asked, jury: &Jury, record: &InferenceRecord) -> bool {
     )
 }
 
-/// Assigned by the seed of the coverage window, which closed before there was a verdict.
-fn is_assigned(asked: &Asked, jury: &Jury, record: &InferenceRecord, windows: &[Window], index: u32) -> bool {
-    if jury.member(&record.executor).is_some_and(|executor| executor.reputation >= TRUSTED) {
-        return false;
-    }
-    let window = windows.iter().find(|window| (window.mark.first..window.mark.end).contains(&index));
-    let Some(Window { mark, seed: Some(seed), fallen }) = window else { return false };
-    if record.first_verdict_at.is_some_and(|at| at < mark.closed_at) {
-        return false;
-    }
-    let assigned = draw::coverage_verifier(seed, &record.request_id, &jury.hosts, &record.executor, fallen);
-    assigned.as_ref() == Some(asked.host)
-}
-
 impl<T: Config> Duties for Pallet<T> {
     fn undone(epoch: EpochIndex, host: &AccountId, secret: &H256, sample: &[u32]) -> Vec<u32> {
         let asked = Asked { epoch, host, secret };
-        let windows = Self::windows(epoch);
+        let coverage = Self::coverage(epoch);
         let mut juries = Juries::default();
         sample
             .iter()
             .copied()
-            .filter(|index| Self::is_undone(&asked, &mut juries, &windows, *index))
+            .filter(|index| Self::is_undone(&asked, &mut juries, &coverage, *index))
             .collect()
     }
 

@@ -124,8 +124,7 @@ impl<T: Config> Pallet<T> {
         };
         let known = Disputes::<T>::get(id.epoch, id.index);
         if let Some(dispute) = known.as_ref().filter(|dispute| dispute.status.is_open()) {
-            Self::dissolve_panel(id, dispute);
-            Self::note_closed(id.epoch);
+            Self::end_early(id, dispute);
         }
         let fallen = Dispute { status: DisputeStatus::Invalid, ..known.unwrap_or(proven) };
         Disputes::<T>::insert(id.epoch, id.index, fallen);

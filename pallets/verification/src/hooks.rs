@@ -1,8 +1,8 @@
 //! Pruning: bounded work in what a block has left.
 
 use crate::{
-    Accusations, ApproversOf, Config, Convictions, Coverage, CoverageMarks, Disputes, Doubts, Missed,
-    Negligences, OpenDisputes, Pallet, PanelTallies, Panels, Plants, PrunedBefore, Seats, Standings,
+    Accusations, ApproversOf, ComplaintsOf, Config, Convictions, Coverage, CoverageMarks, Disputes, Doubts,
+    Missed, Negligences, OpenDisputes, Pallet, PanelTallies, Panels, Plants, PrunedBefore, Seats, Standings,
     Verdicts, WeightInfo,
 };
 use frame_support::{traits::Get, weights::Weight};
@@ -38,12 +38,13 @@ impl<T: Config> Pallet<T> {
 
     /// Removes up to `limit` entries; returns how many, and whether none are left.
     pub(crate) fn prune_epoch(epoch: EpochIndex, limit: u32) -> (u32, bool) {
-        let clear: [fn(EpochIndex, u32) -> MultiRemovalResults; 14] = [
+        let clear: [fn(EpochIndex, u32) -> MultiRemovalResults; 15] = [
             |epoch, limit| Verdicts::<T>::clear_prefix(epoch, limit, None),
             |epoch, limit| Seats::<T>::clear_prefix(epoch, limit, None),
             |epoch, limit| PanelTallies::<T>::clear_prefix(epoch, limit, None),
             |epoch, limit| Panels::<T>::clear_prefix(epoch, limit, None),
             |epoch, limit| Disputes::<T>::clear_prefix(epoch, limit, None),
+            |epoch, limit| ComplaintsOf::<T>::clear_prefix(epoch, limit, None),
             |epoch, limit| CoverageMarks::<T>::clear_prefix(epoch, limit, None),
             |epoch, limit| Missed::<T>::clear_prefix(epoch, limit, None),
             |epoch, limit| Convictions::<T>::clear_prefix(epoch, limit, None),

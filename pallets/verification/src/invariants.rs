@@ -3,9 +3,9 @@
 use crate::{
     types::{Approvers, DisputeStatus, Panel, PanelTally},
     verdicts::Juries,
-    Accusations, Agenda, AgendaFrom, ApproversOf, Config, Coverage, CoverageMarks, Disputes, Doubts,
-    LastBoundary, Negligences, OpenDisputes, Pallet, PanelTallies, Panels, Plants, PrunedBefore, Reputations,
-    Seats, Standings, Verdicts,
+    Accusations, Agenda, AgendaFrom, ApproversOf, ComplaintsOf, Config, Coverage, CoverageMarks, Disputes,
+    Doubts, LastBoundary, Negligences, OpenDisputes, Pallet, PanelTallies, Panels, Plants, PrunedBefore,
+    Reputations, Seats, Standings, Verdicts,
 };
 use alloc::{
     collections::{BTreeMap, BTreeSet},
@@ -14,6 +14,7 @@ use alloc::{
 use frame_support::{ensure, traits::Get};
 use sp_runtime::DispatchError;
 use starling_math::{
+    complaint::Ground,
     dispute::{finding, Finding},
     evidence::ACCUSES,
     panel::{self, Stage},
@@ -23,7 +24,7 @@ use starling_primitives::{
     records::InferenceState,
     traits::{Clock, Inferences},
     verdict::PanelRound,
-    EpochIndex, InferenceId, PPM,
+    AccountId, EpochIndex, InferenceId, PPM,
 };
 
 impl<T: Config> Pallet<T> {
@@ -45,6 +46,8 @@ impl<T: Config> Pallet<T> {
     /// 9. A plant has approvers as long as it is open what comes of that: sorted, distinct, none its executor, each with a
     ///    verdict that let it pass.
     /// 10. Who is negligent is so by a plant of another host.
+    /// 11. Each open dispute that is not about a plant is counted as an open complaint of its accuser, on the ground of its verdict,
+    ///     which failed.
     pub fn do_try_state() -> Result<(), DispatchError> {
         Self::check_verdicts()?;
         Self::check_disputes()?;
@@ -165,6 +168,26 @@ impl<T: Config> Pallet<T> {
             OpenDisputes::<T>::iter().collect::<BTreeMap<_, _>>() == open,
             "open disputes are miscounted"
         );
+        Self::check_complaints()
+    }
+
+    fn check_complaints() -> Result<(), DispatchError> {
+        let mut open: BTreeMap<(EpochIndex, (AccountId, Ground)), u32> = BTreeMap::new();
+        for (epoch, index, dispute) in Disputes::<T>::iter() {
+            if !dispute.status.is_open() || dispute.is_about_plant() {
+                continue;
+            }
+            let accuser = dispute.accuser.ok_or("a dispute that nobody opened")?;
+            let verdict =
+                Verdicts::<T>::get(epoch, (index, &accuser)).ok_or("a dispute without a verdict")?;
+            ensure!(!verdict.passed, "a dispute about what passed");
+            let count = open.entry((epoch, (accuser, Ground::of(&verdict.outcome)))).or_default();
+            *count = count.saturating_add(1);
+        }
+        let noted = ComplaintsOf::<T>::iter()
+            .map(|(epoch, of, complaints)| ((epoch, of), complaints.open))
+            .filter(|(_, open)| *open > 0);
+        ensure!(noted.collect::<BTreeMap<_, _>>() == open, "open complaints are miscounted");
         Ok(())
     }
 

@@ -57,7 +57,8 @@
 //! * Verdicts are taken until the epoch after the inference's ends, so that a host can catch up before it claims. So are
 //!   panels' votes: a dispute that is still open then ends in the executor's favour.
 //! * Where nobody remains to sit on a panel, nobody contradicts the executor: the answer stands.
-//! * An accuser whom a panel contradicts loses nothing: the executor may have served it other bytes than the panel.
+//! * An accuser whom a panel contradicts loses no reputation: the executor may have served it other bytes than the panel. But it is
+//!   heard less ([`starling_math::complaint`]), so that liars cannot make panels work without end.
 //! * A revealed plant is a dispute of its own, with panels of its own rounds ([`starling_math::plant`]); it ends any other one about
 //!   the answer. Its approvers are looked for once, when it is revealed, and answer for it when the agenda comes to it.
 //! * The last windows of an epoch close at the first two boundaries of the next one, within its grace.
@@ -120,7 +121,10 @@ pub mod pallet {
     use alloc::boxed::Box;
     use frame_support::{pallet_prelude::*, traits::fungible};
     use frame_system::pallet_prelude::*;
-    use starling_math::evidence::Standing;
+    use starling_math::{
+        complaint::{Complaints, Ground},
+        evidence::Standing,
+    };
     use starling_primitives::{
         fraud::{Fraud, FraudProof, NoProof},
         plant::Consent,
@@ -193,6 +197,20 @@ pub mod pallet {
     /// Hasher: epochs are counted by the chain.
     #[pallet::storage]
     pub type OpenDisputes<T: Config> = StorageMap<_, Twox64Concat, EpochIndex, u32, ValueQuery>;
+
+    /// What came of the disputes that a host's verdicts opened, by epoch, then host and ground.
+    ///
+    /// Hashers: epochs are counted by the chain; hosts choose their accounts.
+    #[pallet::storage]
+    pub type ComplaintsOf<T: Config> = StorageDoubleMap<
+        _,
+        Twox64Concat,
+        EpochIndex,
+        Blake2_128Concat,
+        (AccountId, Ground),
+        Complaints,
+        ValueQuery,
+    >;
 
     /// The panels of disputes, by epoch, then inference and round.
     ///
@@ -550,7 +568,7 @@ pub mod pallet {
         /// Submits verdicts on other hosts' inferences.
         ///
         /// ## Dispatch Origin
-        /// Signed by the worker key of a registered host; free of fees for it.
+        /// Signed by the worker key of a registered host; free of fees for it when one of the items at least is taken.
         ///
         /// ## Details
         /// An item that cannot be taken does not fail the batch.
@@ -564,7 +582,7 @@ pub mod pallet {
         #[pallet::call_index(0)]
         #[pallet::weight(cost::submit_verdicts::<T>(Shape::worst(items.len() as u32)))]
         #[pallet::feeless_if(|origin: &OriginFor<T>, items: &VerdictBatch| -> bool {
-            !items.is_empty() && Pallet::<T>::is_worker(origin)
+            Pallet::<T>::ensure_worker(origin.clone()).is_ok_and(|host| Pallet::<T>::may_submit(&host, items))
         })]
         pub fn submit_verdicts(origin: OriginFor<T>, items: VerdictBatch) -> DispatchResultWithPostInfo {
             let host = Self::ensure_worker(origin)?;

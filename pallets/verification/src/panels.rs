@@ -207,8 +207,7 @@ impl<T: Config> Pallet<T> {
         Seats::<T>::get(id.epoch, (id.index, round, host)).is_none_or(|seat| seat.verdict.is_none())
     }
 
-    /// A proof has decided an open dispute: there is nothing left to judge for the panel at work, or the next one, and
-    /// nobody owes it anything.
+    /// The panel at work, or the next one, will not be heard.
     pub(crate) fn dissolve_panel(id: InferenceId, dispute: &Dispute) {
         Agenda::<T>::remove(dispute.due, id);
         let Some(round) = dispute.panels.checked_sub(1) else { return };

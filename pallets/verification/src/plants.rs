@@ -102,8 +102,7 @@ impl<T: Config> Pallet<T> {
         let Revealable { planter, plant, record } = revealable;
         let known = Disputes::<T>::get(id.epoch, id.index);
         if let Some(dispute) = known.as_ref().filter(|dispute| dispute.status.is_open()) {
-            Self::dissolve_panel(id, dispute);
-            Self::note_closed(id.epoch);
+            Self::end_early(id, dispute);
         }
         Plants::<T>::insert(id.epoch, &planter, Plant { revealed: Some(id.index), ..plant });
         T::Inferences::plant(id);

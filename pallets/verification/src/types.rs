@@ -267,6 +267,9 @@ pub enum Refusal {
     UnknownProfile,
     /// A panel judges the inference; verdicts are taken again when it has.
     Disputed,
+    /// The verdict would open a dispute, and as many of the verifier's as it may have at once are open. It is taken when they are
+    /// decided.
+    NotHeardYet,
     /// The host does not sit on such a panel.
     NotOnPanel,
     /// The panel's time for this has not come, or is over.

@@ -9,7 +9,10 @@ use crate::{
 use alloc::vec::Vec;
 use frame_system::pallet_prelude::OriginFor;
 use sp_runtime::{traits::UniqueSaturatedInto, DispatchError};
-use starling_math::judge;
+use starling_math::{
+    complaint::{Ground, Hearing},
+    judge,
+};
 use starling_primitives::{
     profile::Calibration,
     records::{InferenceRecord, InferenceResult, InferenceState},
@@ -83,6 +86,8 @@ pub(crate) struct Frame<'a> {
 struct Admitted {
     record: InferenceRecord,
     verdict: VerdictRecord,
+    /// On what ground it opens a dispute.
+    complaint: Option<Ground>,
 }
 
 impl<T: Config> Pallet<T> {
@@ -96,11 +101,6 @@ impl<T: Config> Pallet<T> {
         T::Hosts::host_of(&worker).ok_or_else(|| Error::<T>::NotAWorker.into())
     }
 
-    /// Whether the call is signed by the worker key of a registered host, and so free of fees.
-    pub(crate) fn is_worker(origin: &OriginFor<T>) -> bool {
-        Self::ensure_worker(origin.clone()).is_ok()
-    }
-
     /// Takes what it can of the batch.
     pub(crate) fn do_submit(verifier: &AccountId, items: &[Verdict]) -> Shape {
         let frame = Frame { verifier, now: Self::now() };
@@ -109,11 +109,13 @@ impl<T: Config> Pallet<T> {
         for item in items {
             let id = item.inference;
             match Self::admit(&frame, &mut juries, item) {
-                Ok(Admitted { record, verdict }) => {
+                Ok(Admitted { record, verdict, complaint }) => {
                     let accused = Self::keep(&frame, &mut juries, id, &record, verdict);
-                    let opened = !verdict.passed && Self::open_dispute(id, &record, verifier);
+                    if let Some(ground) = complaint {
+                        Self::open_dispute(id, verifier, ground);
+                    }
                     shape.taken = shape.taken.saturating_add(1);
-                    shape.dearer = shape.dearer.saturating_add((opened || accused).into());
+                    shape.dearer = shape.dearer.saturating_add((complaint.is_some() || accused).into());
                 }
                 Err(reason) => {
                     shape.refused = shape.refused.saturating_add(1);
@@ -123,6 +125,13 @@ impl<T: Config> Pallet<T> {
         }
         shape.juries = juries.len();
         shape
+    }
+
+    /// Whether a verdict of this worker's would be taken.
+    pub(crate) fn may_submit(verifier: &AccountId, items: &[Verdict]) -> bool {
+        let frame = Frame { verifier, now: Self::now() };
+        let mut juries = Juries::default();
+        items.iter().any(|item| Self::admit(&frame, &mut juries, item).is_ok())
     }
 
     fn admit(frame: &Frame, juries: &mut Juries, item: &Verdict) -> Result<Admitted, Refusal> {
@@ -151,7 +160,14 @@ impl<T: Config> Pallet<T> {
         }
         let passed = judge_outcome(&item.outcome, result, &calibration)?;
         let verdict = VerdictRecord { outcome: item.outcome, passed, at: frame.now };
-        Ok(Admitted { record, verdict })
+        let complains = !passed && Self::is_disputable(id, &record);
+        let ground = Ground::of(&item.outcome);
+        let complaint = match complains.then(|| Self::hearing(id.epoch, frame.verifier, ground)) {
+            Some(Hearing::Later) => return Err(Refusal::NotHeardYet),
+            Some(Hearing::Now) => Some(ground),
+            Some(Hearing::Never) | None => None,
+        };
+        Ok(Admitted { record, verdict, complaint })
     }
 
     /// Claims for an epoch end with the one after it, and verdicts with them.

@@ -2,6 +2,23 @@
 
 use super::*;
 
+/// Of twelve inferences of host 2, those that the secret or the window gives to this host; the others are host 3's.
+fn own_indices(world: &World) -> Vec<u32> {
+    let weights: Vec<HostWeight> =
+        (1..=3).map(|id| HostWeight { host: account(id), weight: 10, reputation: 0 }).collect();
+    let input = starling_primitives::vrf::VrfInput::Duty(world.context.genesis, 4, seed(4));
+    let (_, secret) = world.context.worker.vrf(&input);
+    (0..12)
+        .filter(|index| {
+            let id = header(*index as u8).id();
+            let drawn = starling_math::duty::is_duty(&secret, &id, 1_000_000, 10, 30, 10);
+            let assigned =
+                starling_math::draw::coverage_verifiers(&seed(77), &id, &weights, &account(2)).next();
+            drawn || assigned == Some(&account(1))
+        })
+        .collect()
+}
+
 #[tokio::test]
 async fn drawn_and_assigned_inferences_get_a_verdict_and_own_ones_do_not() {
     let mut world = World::new().await;
@@ -13,19 +30,7 @@ async fn drawn_and_assigned_inferences_get_a_verdict_and_own_ones_do_not() {
     world.to_block(3);
     world.close_window(13);
     world.to_block(6);
-    // Of twelve inferences, those that the secret or the window gives to this host; the others are host 3's.
-    let weights: Vec<HostWeight> =
-        (1..=3).map(|id| HostWeight { host: account(id), weight: 10, reputation: 0 }).collect();
-    let input = starling_primitives::vrf::VrfInput::Duty(world.context.genesis, 4, seed(4));
-    let (_, secret) = world.context.worker.vrf(&input);
-    let expected: Vec<u32> = (0..12)
-        .filter(|index| {
-            let id = header(*index as u8).id();
-            let drawn = starling_math::duty::is_duty(&secret, &id, 1_000_000, 10, 30, 10);
-            let assigned = starling_math::draw::coverage_verifier(&seed(77), &id, &weights, &account(2), &[]);
-            drawn || assigned == Some(account(1))
-        })
-        .collect();
+    let expected = own_indices(&world);
     assert!(!expected.is_empty() && expected.len() < 12);
     until("all verdicts", || async { world.verdicts().await.len() == expected.len() }).await;
     let mut found: Vec<u32> = world.verdicts().await.iter().map(|(index, _)| *index).collect();
@@ -48,6 +53,32 @@ async fn drawn_and_assigned_inferences_get_a_verdict_and_own_ones_do_not() {
     .await;
     world.stop().await;
     assert_eq!(*world.fakes.verified.lock().unwrap(), checked);
+}
+
+#[tokio::test]
+async fn what_a_host_had_not_looked_at_when_it_fell_comes_to_the_next_one() {
+    let mut world = World::new().await;
+    for index in 0..12 {
+        world.finished(index, 2);
+    }
+    world.start();
+    world.to_block(3);
+    world.close_window(12);
+    world.to_block(6);
+    // Host 3 looks at one of those that are assigned to it, falls, and never looks at the others.
+    let own = own_indices(&world);
+    let others: Vec<u32> = (0..12).filter(|index| !own.contains(index)).collect();
+    assert!(others.len() > 1);
+    until("what was this host's at first", || async { world.verdicts().await.len() == own.len() }).await;
+    world.fake.write(|state| {
+        let verdict = VerdictRecord { outcome: Outcome::Unavailable, passed: false, at: 6 };
+        state.put(&entries::VERDICTS, (4, (others[0], account(3))), &verdict);
+        state.put(&entries::CONVICTIONS, (4, account(3)), &Conviction { since: 7, answers: 1 });
+    });
+    world.to_block(8);
+    until("what it left behind", || async { world.verdicts().await.len() == 11 }).await;
+    assert!(world.verdicts().await.iter().all(|(index, _)| *index != others[0]));
+    world.stop().await;
 }
 
 #[tokio::test]

@@ -175,7 +175,8 @@ fn a_dispute_ends_with_the_claims() {
 fn a_block_works_off_a_bounded_part_of_the_agenda() {
     build_and_execute(|| {
         let ids: Vec<_> = (0..5).map(|_| finished(1)).collect();
-        ids.iter().for_each(|id| submit(2, *id, bad()));
+        // One host has four at once at most.
+        ids.iter().zip([2, 2, 2, 2, 3]).for_each(|(id, verifier)| submit(verifier, *id, bad()));
         run_to(Schedule::TEST.coverage_blocks);
         let judging = || ids.iter().filter(|id| status(**id) == Some(DisputeStatus::Judging)).count();
         let waiting = || ids.iter().filter(|id| status(**id) == Some(DisputeStatus::Waiting)).count();

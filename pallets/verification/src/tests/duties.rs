@@ -4,7 +4,7 @@ use starling_primitives::{
     hashing::hash_of,
     schedule::Schedule,
     traits::{Beacon, Duties, Round, Weights},
-    InferenceId, H256, PPM,
+    AccountId, InferenceId, H256, PPM,
 };
 
 fn secret(id: u8) -> H256 {
@@ -97,6 +97,69 @@ fn nothing_is_assigned_to_a_host_that_had_fallen() {
     });
 }
 
+/// Whose turn it is to look at an inference of host 1, one after the other.
+fn turns(id: InferenceId, seed: &H256) -> Vec<AccountId> {
+    let hosts = Mock::of_profile(1, PROFILE);
+    draw::coverage_verifiers(seed, &request_id(id), &hosts, &host(1)).cloned().collect()
+}
+
+#[test]
+fn what_a_host_had_not_looked_at_when_it_fell_goes_to_the_next_one() {
+    build_and_execute(|| {
+        let undrawn = || {
+            std::iter::repeat_with(|| finished(1))
+                .find(|id| (2..=4).all(|verifier| !drawn(verifier, 1, *id, 0)))
+                .unwrap()
+        };
+        let id = undrawn();
+        run_to(1 + 2 * Schedule::TEST.coverage_blocks);
+        let seed = Mock::seed(Round::Coverage(1, 1)).unwrap();
+        let turns = turns(id, &seed);
+        assert_eq!(turns.len(), 3);
+        let owes = || -> Vec<AccountId> {
+            let owes = |verifier: &u8| !undone(1, *verifier, &[id.index]).is_empty();
+            (2..=4).filter(owes).map(host).collect()
+        };
+        let fall = |place: usize, since| {
+            Convictions::<Test>::insert(1, turns[place].clone(), Conviction { since, answers: 1 });
+        };
+        let sorted = |mut hosts: Vec<AccountId>| {
+            hosts.sort();
+            hosts
+        };
+        assert_eq!(owes(), turns[..1]);
+        // Who comes next does not matter as long as the first one can look.
+        fall(1, now());
+        assert_eq!(owes(), turns[..1]);
+        fall(0, now());
+        assert_eq!(owes(), sorted(turns.clone()), "the second one has fallen, too: the third has to look");
+        // A host that has looked before it fell leaves nothing behind.
+        let second = (2..=4).find(|id| host(*id) == turns[1]).unwrap();
+        submit(second, id, good());
+        assert_eq!(owes(), turns[..1]);
+    });
+}
+
+#[test]
+fn who_falls_when_claims_are_open_changes_nobodys_duties() {
+    build_and_execute(|| {
+        let id = std::iter::repeat_with(|| finished(1))
+            .find(|id| (2..=4).all(|verifier| !drawn(verifier, 1, *id, 0)))
+            .unwrap();
+        run_to(1 + 2 * Schedule::TEST.coverage_blocks);
+        let turns = turns(id, &Mock::seed(Round::Coverage(1, 1)).unwrap());
+        let second = (2..=4).find(|id| host(*id) == turns[1]).unwrap();
+        run_to_epoch(2, Schedule::TEST.grace_blocks - 1);
+        let owes_after_a_fall = || {
+            Convictions::<Test>::insert(1, &turns[0], Conviction { since: now(), answers: 1 });
+            !undone(1, second, &[id.index]).is_empty()
+        };
+        assert!(owes_after_a_fall());
+        run_to(now() + 1);
+        assert!(!owes_after_a_fall());
+    });
+}
+
 #[test]
 fn what_nobody_verified_in_time_is_assigned_to_exactly_one() {
     build_and_execute(|| {
@@ -105,8 +168,7 @@ fn what_nobody_verified_in_time_is_assigned_to_exactly_one() {
         run_to(1 + 2 * Schedule::TEST.coverage_blocks);
         assert!(CoverageMarks::<Test>::contains_key(1, 2));
         let seed = Mock::seed(Round::Coverage(1, 1)).unwrap();
-        let hosts = Mock::of_profile(1, PROFILE);
-        let assigned = draw::coverage_verifier(&seed, &request_id(id), &hosts, &host(1), &[]).unwrap();
+        let assigned = turns(id, &seed)[0].clone();
         for verifier in 2..=4 {
             let expected = host(verifier) == assigned || drawn(verifier, 1, id, 0);
             assert_eq!(!undone(1, verifier, &[index]).is_empty(), expected);

@@ -1,3 +1,4 @@
+mod complaints;
 mod coverage;
 mod disputes;
 mod duties;
