@@ -20,6 +20,7 @@ use eventsource_stream::Eventsource;
 use futures::StreamExt;
 use serde_json::{json, Value};
 use starling_chain_client::ChainClient;
+use starling_primitives::request::AUTHORIZED_BLOCKS;
 use starling_prompt::{
     openai::{ErrorBody, Model as ModelEntry, ModelList},
     AnyRequest, ApiError, Limits, Planned,
@@ -30,8 +31,6 @@ use tokio_stream::wrappers::ReceiverStream;
 
 /// Gateways tried per request at most.
 const MAX_GATEWAYS: usize = 4;
-/// Blocks for which a signature stays valid.
-const VALID_BLOCKS: u32 = 16;
 /// Largest request body.
 const MAX_BODY: usize = 4 << 20;
 /// Largest plain answer, and largest event of a stream.
@@ -135,7 +134,7 @@ impl Proxy {
         // then each is a request of its own on chain.
         let header = planned.header(model.id, rand::random());
         let price = model.profile.price(planned.prompt_len(), planned.max_tokens);
-        let expires_at = tick.number.saturating_add(VALID_BLOCKS);
+        let expires_at = tick.number.saturating_add(AUTHORIZED_BLOCKS);
         let authorization = self.inner.signer.authorize(&header, gateway.host.clone(), price, expires_at);
         let response = self
             .inner

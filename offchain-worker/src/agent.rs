@@ -4,7 +4,7 @@ use crate::{
     admin::{self, AdminState},
     config::{Config, ConfigError, Secret, ENV_PREFIX},
     context::{AgentContext, DutyHelpers},
-    duties::{self, DutySettings, PlantSettings},
+    duties::{self, DutySettings},
     executor::{Executor, ExecutorParts, Fallback, FallbackError},
     fleet::{with_sources, Fleet, FleetError},
     gateway::{self, GatewayParts, GatewayState},
@@ -133,7 +133,7 @@ impl Agent {
     pub async fn start(config: Config) -> Result<Self, AgentError> {
         // Whatever is wrong with the keys should show before a node is needed.
         HostKeys::load(&config)?;
-        keys::plants_client(&config)?;
+        keys::plants_clients(&config)?;
         let chain = connect(&config.chain.url).await?;
         Self::start_on(config, chain).await
     }
@@ -160,7 +160,7 @@ impl Agent {
         let gateway = serve(gateway_listener, gateway::router(state), &requests, accepting.clone())?;
         let admin = serve(admin_listener, admin::router(admin_state), &requests, accepting.clone())?;
         tracing::info!(target: "starling::agent", %gateway, %admin, host = %ground.context.host, "serving");
-        let plants = plant_settings(&config)?;
+        let plants = keys::plants_clients(&config)?.into_iter().map(Keypair::from).collect();
         spawn_duties(&config, ground.context, helpers, &peers, (&ground.keys, plants), &duties, &end_duties);
         let deadline = config.shutdown_deadline();
         Ok(Self { gateway, admin, peers, fleet, deadline, requests, duties, backbone, accepting, end_duties })
@@ -272,7 +272,8 @@ async fn connect_parts(
         tokenizers: tokenizers.clone(),
         tasks: requests.clone(),
     });
-    let planter = FleetPlanter::new(executor, fleet.clone(), tokenizers.clone(), network.clone());
+    let planter = FleetPlanter::new(executor, fleet.clone(), tokenizers.clone(), network.clone())
+        .map_err(|error| AgentError::SetUp(with_sources(&error)))?;
     let end_tokens = Arc::new(EndTokensOfProfiles { tokenizers, network: network.clone() });
     let fleet_helper = Arc::new(fleet.clone());
     let helpers = DutyHelpers {
@@ -399,20 +400,12 @@ async fn keep_up(
     }
 }
 
-fn plant_settings(config: &Config) -> Result<Option<PlantSettings>, KeyError> {
-    let client = keys::plants_client(config)?;
-    Ok(client.map(|client| PlantSettings {
-        client: Keypair::from(client),
-        authorization_blocks: config.gateway.authorization_blocks,
-    }))
-}
-
 fn spawn_duties(
     config: &Config,
     context: AgentContext,
     helpers: DutyHelpers,
     peers: &PeerClient,
-    (keys, plants): (&HostKeys, Option<PlantSettings>),
+    (keys, plants): (&HostKeys, Vec<Keypair>),
     tasks: &Tasks,
     token: &CancellationToken,
 ) {

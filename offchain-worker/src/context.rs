@@ -174,14 +174,16 @@ pub struct Question {
     pub header: RequestHeader,
     /// Token ids of its prompt.
     pub prompt_tokens: Vec<u32>,
+    /// The same as a gateway takes it: the JSON body of `/v1/chat/completions`.
+    pub body: String,
 }
 
 /// What came of an answer that was to be bad.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Planting {
-    /// It is kept, and on its way to the chain.
-    Recorded,
-    /// Nobody will hear of it, for this reason. The request is spent.
+    /// The gateway has it; what goes to the chain is on its way.
+    Answered,
+    /// There is none, for this reason. The request is spent.
     Dropped(String),
 }
 
@@ -191,10 +193,10 @@ pub trait Planter: Send + Sync + 'static {
     /// A question that nobody has written: the model asks it itself.
     async fn question(&self, profile: ProfileId) -> Result<Question, HelperError>;
 
-    /// Has a request that this host is drawn for answered with noise on the model, which follows from `noise`, and records
-    /// the answer if this host's own verification finds it far beyond the limits. A temporary error says that nothing was
-    /// begun.
-    async fn answer(&self, payload: Payload, noise: H256) -> Result<Planting, HelperError>;
+    /// Asks a gateway, as any client does, a question that this host is drawn for, and answers it with noise on the model, which
+    /// follows from `noise`: if its own verification finds such an answer far beyond the limits. `body` is the question as the
+    /// gateway of the authorization takes it. After a temporary error it may be asked again.
+    async fn answer(&self, payload: Payload, body: String, noise: H256) -> Result<Planting, HelperError>;
 }
 
 /// Why a helper did not do it.

@@ -132,11 +132,13 @@ impl HostKeys {
     }
 }
 
-/// The key of the client that plants are asked by; `None` when there is none.
-pub fn plants_client(config: &Config) -> Result<Option<sr25519::Pair>, KeyError> {
+/// The keys of the clients that ask for plants, one a line.
+pub fn plants_clients(config: &Config) -> Result<Vec<sr25519::Pair>, KeyError> {
     let plants = &config.plants;
-    let secret = given("plants.client", plants.client.as_ref(), plants.client_file.as_deref())?;
-    secret.map(|secret| sr25519_pair("plants.client", &secret)).transpose()
+    let secrets = given("plants.clients", plants.clients.as_ref(), plants.clients_file.as_deref())?;
+    let Some(secrets) = secrets else { return Ok(Vec::new()) };
+    let lines = secrets.expose().lines().map(str::trim).filter(|line| !line.is_empty());
+    lines.map(|line| sr25519_pair("plants.clients", &Secret::new(line))).collect()
 }
 
 /// A secret from the environment or its file; `None` when neither is given.

@@ -5,29 +5,35 @@
 
 use crate::{
     context::{HelperError, Planter, Planting, Question},
-    executor::Executor,
+    executor::{Executor, NoPlant},
     fleet::{with_sources, Fleet},
+    gateway::{AUTHORIZATION_HEADER, HEADER_HEADER},
     network::Network,
     peer::protocol::{ExecuteRequest, Refusal},
     store::Payload,
     tokenizers::Tokenizers,
 };
 use async_trait::async_trait;
+use codec::Encode;
 use futures::StreamExt;
 use rand::Rng;
 use starling_mlnode_api::{GenerateEvent, GenerateRequest, MlNode};
 use starling_primitives::{
     profile::Profile,
     request::{prompt_hash, RequestHeader, SamplingParams},
-    ProfileId, H256,
+    AccountId, ProfileId, H256,
 };
 use starling_prompt::{openai::ChatMessage, AnyRequest, Limits, Tokenizer};
-use std::ops::RangeInclusive;
+use std::{ops::RangeInclusive, time::Duration};
 
 /// Tokens of a question at most.
 const QUESTION_TOKENS: u32 = 48;
 /// Tokens that an answer may have at most: enough to be judged by, and no more than clients ask for.
 const ANSWER_TOKENS: RangeInclusive<u32> = 64..=256;
+/// Time in which a gateway takes a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// Time in which it answers: as long as it gives the executors it tries, and an answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(300);
 /// Times that a model is asked for a question before it has none.
 const ATTEMPTS: u32 = 4;
 
@@ -38,12 +44,58 @@ pub struct FleetPlanter {
     fleet: Fleet,
     tokenizers: Tokenizers,
     network: Network,
+    http: reqwest::Client,
 }
 
 impl FleetPlanter {
-    /// Asks and answers through these.
-    pub fn new(executor: Executor, fleet: Fleet, tokenizers: Tokenizers, network: Network) -> Self {
-        Self { executor, fleet, tokenizers, network }
+    /// Asks and answers through these. Fails when the system lacks what an HTTP client needs.
+    pub fn new(
+        executor: Executor,
+        fleet: Fleet,
+        tokenizers: Tokenizers,
+        network: Network,
+    ) -> Result<Self, reqwest::Error> {
+        // A stranger's gateway leads nowhere else.
+        let http = reqwest::Client::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .timeout(ANSWER_TIMEOUT)
+            .redirect(reqwest::redirect::Policy::none())
+            .build()?;
+        Ok(Self { executor, fleet, tokenizers, network, http })
+    }
+
+    /// Where a host's gateway is, as it has announced.
+    fn gateway_url(&self, gateway: &AccountId) -> Result<String, HelperError> {
+        let view = self.network.view();
+        let endpoints = view.hosts.get(gateway).and_then(|info| info.endpoints.as_ref());
+        let url = endpoints.map(|endpoints| String::from_utf8_lossy(&endpoints.gateway_url).into_owned());
+        url.filter(|url| url.starts_with("http://") || url.starts_with("https://"))
+            .ok_or_else(|| HelperError::Unavailable(format!("{gateway} announces no gateway")))
+    }
+
+    /// Sends the question and waits for the answer's head, which comes when the answer is there: what it says is known.
+    async fn ask(&self, url: &str, request: &ExecuteRequest, body: String) -> Result<(), HelperError> {
+        let unavailable = |reason: String| HelperError::Unavailable(reason);
+        let response = self
+            .http
+            .post(format!("{}/v1/chat/completions", url.trim_end_matches('/')))
+            .header(reqwest::header::CONTENT_TYPE, "application/json")
+            .header(HEADER_HEADER, hex::encode(request.header.encode()))
+            .header(AUTHORIZATION_HEADER, hex::encode(request.authorization.encode()))
+            .body(body)
+            .send()
+            .await
+            .map_err(|error| unavailable(with_sources(&error)))?;
+        let status = response.status();
+        match status.as_u16() {
+            _ if status.is_success() => Ok(()),
+            408 | 429 | 500.. => Err(unavailable(format!("the gateway answered {status}"))),
+            // The chain may not know the deposit in the block that this gateway has seen.
+            402 => {
+                Err(unavailable(format!("the gateway answered {status}: does the client have a deposit?")))
+            }
+            _ => Err(HelperError::Refused(format!("the gateway answered {status}"))),
+        }
     }
 
     /// What the model has the user say.
@@ -108,9 +160,10 @@ fn asked(
         "max_tokens": rand::rng().random_range(ANSWER_TOKENS),
         "messages": [{ "role": "user", "content": text }],
     });
-    let request = AnyRequest::chat(body.to_string().as_bytes()).map_err(|error| refused(&error))?;
+    let body = body.to_string();
+    let request = AnyRequest::chat(body.as_bytes()).map_err(|error| refused(&error))?;
     let planned = request.plan(tokenizer, &Limits::from(profile)).map_err(|error| refused(&error))?;
-    Ok(Question { header: planned.header(id, [0; 32]), prompt_tokens: planned.prompt_tokens })
+    Ok(Question { header: planned.header(id, [0; 32]), prompt_tokens: planned.prompt_tokens, body })
 }
 
 #[async_trait]
@@ -136,7 +189,7 @@ impl Planter for FleetPlanter {
         Err(HelperError::Refused("the model has no question".into()))
     }
 
-    async fn answer(&self, payload: Payload, noise: H256) -> Result<Planting, HelperError> {
+    async fn answer(&self, payload: Payload, body: String, noise: H256) -> Result<Planting, HelperError> {
         let Payload { authorization, epoch, attempt, header, prompt_tokens, constraint, .. } = payload;
         let request = ExecuteRequest {
             authorization,
@@ -147,12 +200,24 @@ impl Planter for FleetPlanter {
             stop: Vec::new(),
             constraint,
         };
-        self.executor.plant(request, noise).await.map_err(|refusal| match refusal {
-            Refusal::Busy { .. } | Refusal::NoModel | Refusal::Unavailable => {
-                HelperError::Unavailable(format!("{refusal:?}"))
+        let url = self.gateway_url(&request.authorization.authorization.gateway)?;
+        match self.executor.prepare_plant(&request, noise).await {
+            Ok(()) => {}
+            Err(NoPlant::Unfit(reason)) => return Ok(Planting::Dropped(reason)),
+            Err(NoPlant::Refused(refusal)) if is_temporary(&refusal) => {
+                return Err(HelperError::Unavailable(format!("{refusal:?}")))
             }
-            Refusal::NotFunded => HelperError::Refused("the client's deposit does not cover it".into()),
-            other => HelperError::Refused(format!("{other:?}")),
-        })
+            Err(NoPlant::Refused(refusal)) => return Err(HelperError::Refused(format!("{refusal:?}"))),
+        }
+        self.ask(&url, &request, body).await?;
+        match self.executor.forget_plant(&request.header.id()) {
+            true => Ok(Planting::Dropped("the gateway has it from another host".into())),
+            false => Ok(Planting::Answered),
+        }
     }
+}
+
+/// Whether the ML nodes may do it later.
+fn is_temporary(refusal: &Refusal) -> bool {
+    matches!(refusal, Refusal::Busy { .. } | Refusal::NoModel | Refusal::Unavailable)
 }

@@ -69,6 +69,9 @@ pub fn prompt_hash(tokens: &[u32]) -> H256 {
     hash_of(b"starling/prompt", &tokens)
 }
 
+/// Blocks for which clients let their authorizations stay valid. All alike, so that nobody is told apart by it.
+pub const AUTHORIZED_BLOCKS: BlockNumber = 16;
+
 /// What the client signs: it allows one gateway to have one request run, up to a price, until a block.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, DecodeWithMemTracking, MaxEncodedLen, TypeInfo)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]

@@ -510,7 +510,7 @@ impl Network {
             ports.admin(host),
         );
         if self.spec.hosts[host].plants.is_some() {
-            text += "\n[plants]\nclient_file = \"plants.key\"\n";
+            text += "\n[plants]\nclients_file = \"plants.key\"\n";
         }
         for (n, node) in self.spec.hosts[host].ml_nodes.iter().enumerate() {
             let index = self.spec.ml_index(host, n);

@@ -9,7 +9,7 @@ use starling_e2e::{
     ports::Ports,
     watch::{self, EPOCHS},
 };
-use starling_primitives::records::InferenceState;
+use starling_primitives::records::{Delivery, InferenceState};
 
 /// Plants.
 const ALICE: usize = 0;
@@ -43,7 +43,8 @@ async fn story(network: &Network) -> Result<()> {
     let PlacedRecord { id, record } = planted;
     println!("{id:?}: {record:?}");
     ensure!(record.executor == alice && record.client == client, "alice planted it herself: {record:?}");
-    ensure!(record.gateway != alice, "in the name of another gateway: {record:?}");
+    ensure!(record.gateway != alice, "through another gateway: {record:?}");
+    ensure!(record.attempt == 0 && record.delivery != Delivery::Pending, "as any other: {record:?}");
 
     let events = watch::events(&chain, from.number..=chain.finalized_tick()?.number).await?;
     let reveal = events.iter().find_map(|event| match event {

@@ -318,11 +318,12 @@ impl Default for DutiesConfig {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PlantsConfig {
-    /// File with the sr25519 key (secret URI) of a client account of the operator's own, with a deposit. It asks the host one
-    /// question an epoch and has its money back when that is revealed. Whoever sees it once knows it: change it now and then.
-    pub client_file: Option<PathBuf>,
-    /// The client's key itself; by environment only.
-    pub client: Option<Secret>,
+    /// File with the sr25519 keys (secret URIs, one a line) of client accounts of the operator's own, each with a deposit. Epoch by
+    /// epoch in turn they ask one question and have their money back when that is revealed. Whoever has seen an account in a
+    /// plant knows it: the more there are, the better, and change them now and then.
+    pub clients_file: Option<PathBuf>,
+    /// The keys themselves; by environment only.
+    pub clients: Option<Secret>,
 }
 
 /// `[log]`: logging of the stand-alone binary.
@@ -350,7 +351,7 @@ const SECRETS: [(&str, &str); 6] = [
     ("keys.delegate", "KEYS__DELEGATE"),
     ("fleet.token", "FLEET__TOKEN"),
     ("admin.token", "ADMIN__TOKEN"),
-    ("plants.client", "PLANTS__CLIENT"),
+    ("plants.clients", "PLANTS__CLIENTS"),
 ];
 
 impl Config {
@@ -392,7 +393,7 @@ impl Config {
             &mut self.keys.delegate_file,
             &mut self.fleet.token_file,
             &mut self.admin.token_file,
-            &mut self.plants.client_file,
+            &mut self.plants.clients_file,
         ]
         .into_iter()
         .flatten()
@@ -530,7 +531,7 @@ mod tests {
             "max_concurrent",
             "enabled",
             "max_parallel_verifications",
-            "client_file",
+            "clients_file",
             "filter",
             "json",
             "shutdown_deadline_ms",

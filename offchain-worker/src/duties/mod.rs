@@ -38,17 +38,8 @@ pub struct DutySettings {
     pub verify_concurrency: usize,
     /// Where this host is reached; `None` as long as it is not known.
     pub endpoints: watch::Receiver<Option<Endpoints>>,
-    /// How it plants; `None`: it only looks as if it could.
-    pub plants: Option<PlantSettings>,
-}
-
-/// How a host plants.
-#[derive(Clone, Debug)]
-pub struct PlantSettings {
-    /// Key of the client that asks.
-    pub client: Keypair,
-    /// Blocks for which its authorizations stay valid: as for other clients, so that they look the same.
-    pub authorization_blocks: BlockNumber,
+    /// Clients that ask for plants, epoch by epoch in turn; none: it only looks as if it planted.
+    pub plants: Vec<Keypair>,
 }
 
 /// A duty could not be done now; the next block tries again.

@@ -1,25 +1,29 @@
 //! Plants: once an epoch, answer a request of this host's own badly, and say so when others have judged it.
 //!
 //! 1. *Commit*, early in the epoch: to a request for which this host is drawn, or to random bytes, which look the same.
-//! 2. *Answer*, once the commitment is final: before, a reorganisation could put the record in front of it.
+//! 2. *Ask* a gateway, as clients do, and *answer* what it hands over; once the commitment is final: before, a reorganisation
+//!    could put the record in front of it.
 //! 3. *Reveal*: at once when somebody accuses, else when everybody who has to has looked. An answer that is never revealed
 //!    is a bad answer like any other, and convicts.
 //!
 //! The plan is in the store before its commitment is sent, so a restart goes on where it was; an answer that a crash cut off
 //! is given up, and the commitment was to nothing.
 
-use super::{verdicts_end, with_sources, Duty, DutyError, PlantSettings, URGENT_RETRY_BLOCKS};
+use super::{verdicts_end, with_sources, Duty, DutyError, URGENT_RETRY_BLOCKS};
 use crate::{
-    context::{AgentContext, Planter, Planting, Question},
+    context::{AgentContext, HelperError, Planter, Planting, Question},
     store::{Payload, Plant, PlantPlan},
 };
 use futures::future::BoxFuture;
 use rand::Rng;
-use starling_chain_client::{BlockTick, ChainView, Item, PlacedRecord, Ticks};
-use starling_math::{clock, draw::DrawTable};
+use starling_chain_client::{BlockTick, ChainView, Item, Keypair, PlacedRecord, Ticks};
+use starling_math::{
+    clock,
+    draw::{draw_weighted, DrawTable},
+};
 use starling_primitives::{
     plant::{commitment, Consent},
-    request::{Authorization, SignedAuthorization},
+    request::{Authorization, SignedAuthorization, AUTHORIZED_BLOCKS},
     schedule::EpochState,
     traits::{HostWeight, Round},
     AccountId, BlockNumber, EpochIndex, MultiSignature, ProfileId, H256,
@@ -35,7 +39,8 @@ const VERDICT_WINDOWS: BlockNumber = 2;
 pub(super) struct Plants {
     context: AgentContext,
     planter: Arc<dyn Planter>,
-    settings: Option<PlantSettings>,
+    /// None: this host only looks as if it planted.
+    clients: Vec<Keypair>,
     /// Plans or answers, one at a time.
     working: JoinSet<Result<(), DutyError>>,
     /// Epoch whose commitment was queued by this process.
@@ -43,12 +48,14 @@ pub(super) struct Plants {
 }
 
 impl Plants {
-    pub(super) fn new(
-        context: AgentContext,
-        planter: Arc<dyn Planter>,
-        settings: Option<PlantSettings>,
-    ) -> Self {
-        Self { context, planter, settings, working: JoinSet::new(), committed: None }
+    pub(super) fn new(context: AgentContext, planter: Arc<dyn Planter>, clients: Vec<Keypair>) -> Self {
+        Self { context, planter, clients, working: JoinSet::new(), committed: None }
+    }
+
+    /// Whose turn it is: who has seen an account in one plant would know the next one by it.
+    fn client(&self, epoch: EpochIndex) -> Option<&Keypair> {
+        let place = usize::try_from(epoch).ok()?.checked_rem(self.clients.len())?;
+        self.clients.get(place)
     }
 
     /// Takes the end of what was being done; says whether there is room for more.
@@ -71,12 +78,12 @@ impl Plants {
         if !self.is_free() || weight_of(&view.weights(epoch).await?, &self.context.host) == 0 {
             return Ok(());
         }
-        let settings = self.settings.clone().filter(|_| is_early(tick));
+        let client = self.client(epoch).filter(|_| is_early(tick)).cloned();
         let (context, planter) = (self.context.clone(), self.planter.clone());
         self.working.spawn(async move {
-            let plant = match &settings {
-                Some(settings) => {
-                    let planning = Planning { context: &context, planter: &*planter, settings, view: &view };
+            let plant = match &client {
+                Some(client) => {
+                    let planning = Planning { context: &context, planter: &*planter, client, view: &view };
                     match planning.run(tick).await {
                         Ok(plant) => plant,
                         Err(DutyError::Helper(error)) if error.is_temporary() => {
@@ -145,22 +152,21 @@ impl Plants {
         }
         let Some(seed) = view.seed(Round::Epoch(epoch)).await? else { return Ok(()) };
         let Some(profile) = view.profile(plant.header.profile).await? else { return Ok(()) };
-        let settings = self.settings.as_ref();
-        let Some(settings) = settings.filter(|settings| settings.client.account() == plant.consent.signer)
-        else {
+        let client = self.clients.iter().find(|client| client.account() == plant.consent.signer);
+        let Some(client) = client else {
             tracing::warn!(target: "duties::plants", epoch, "the client that agreed to a plant is gone");
             return Ok(self.context.store.give_up_plant(epoch).await?);
         };
         let prompt_tokens = u32::try_from(plant.prompt_tokens.len()).unwrap_or(u32::MAX);
         let authorization = Authorization {
-            client: settings.client.account(),
+            client: client.account(),
             request_id: plant.header.id(),
             profile: plant.header.profile,
             max_price: profile.price(prompt_tokens, plant.header.max_tokens),
             gateway: plant.gateway,
-            expires_at: tick.number.saturating_add(settings.authorization_blocks),
+            expires_at: tick.number.saturating_add(AUTHORIZED_BLOCKS),
         };
-        let signature = settings.client.sign(authorization.signing_hash(&self.context.genesis).as_bytes());
+        let signature = client.sign(authorization.signing_hash(&self.context.genesis).as_bytes());
         let signer = authorization.client.clone();
         let authorization =
             SignedAuthorization { authorization, signer, signature: MultiSignature::Sr25519(signature) };
@@ -175,8 +181,8 @@ impl Plants {
         };
         let (store, planter) = (self.context.store.clone(), self.planter.clone());
         self.working.spawn(async move {
-            let given_up = match planter.answer(payload, plant.noise).await {
-                Ok(Planting::Recorded) => {
+            let given_up = match planter.answer(payload, plant.body, plant.noise).await {
+                Ok(Planting::Answered) => {
                     tracing::info!(target: "duties::plants", epoch, "planted");
                     return Ok(());
                 }
@@ -287,7 +293,7 @@ async fn commit(context: &AgentContext, tick: BlockTick, commitment: H256) -> Re
 struct Planning<'a> {
     context: &'a AgentContext,
     planter: &'a dyn Planter,
-    settings: &'a PlantSettings,
+    client: &'a Keypair,
     view: &'a ChainView,
 }
 
@@ -297,8 +303,8 @@ impl Planning<'_> {
         let epoch = tick.epoch.index;
         let Some(seed) = self.view.seed(Round::Epoch(epoch)).await? else { return Ok(None) };
         let Some((profile, weights)) = self.pick_profile(epoch).await? else { return Ok(None) };
-        let Some(gateway) = self.pick_gateway(&weights) else { return Ok(None) };
-        let Question { mut header, prompt_tokens } = self.planter.question(profile).await?;
+        let gateway = self.pick_gateway(&weights).await?;
+        let Question { mut header, prompt_tokens, body } = self.planter.question(profile).await?;
         let table = DrawTable::new(&weights);
         let drawn = (0..NONCES).find_map(|_| {
             header.nonce = rand::random();
@@ -306,12 +312,13 @@ impl Planning<'_> {
             (*executor == self.context.host).then(|| header.clone())
         });
         let Some(header) = drawn else { return Ok(None) };
-        let client = &self.settings.client;
+        let client = self.client;
         let signature = client.sign(Consent::signing_hash(&self.context.genesis, &header.id()).as_bytes());
         let consent = Consent { signer: client.account(), signature: MultiSignature::Sr25519(signature) };
         Ok(Some(Plant {
             header,
             prompt_tokens,
+            body,
             gateway,
             salt: H256(rand::random()),
             consent,
@@ -341,11 +348,20 @@ impl Planning<'_> {
         Ok(Some(found.swap_remove(place)))
     }
 
-    /// By weight, as clients find them.
-    fn pick_gateway(&self, weights: &[HostWeight]) -> Option<AccountId> {
-        let others: Vec<HostWeight> =
-            weights.iter().filter(|entry| entry.host != self.context.host).cloned().collect();
-        let gateway = starling_math::draw::draw_weighted(&H256(rand::random()), &others)?;
-        Some(gateway.host.clone())
+    /// By weight, among the others that have a gateway.
+    async fn pick_gateway(&self, weights: &[HostWeight]) -> Result<AccountId, DutyError> {
+        let known = self.view.hosts().await?;
+        let has_gateway = |host: &AccountId| {
+            let info = known.iter().find(|(known, _)| known == host).map(|(_, info)| info);
+            info.and_then(|info| info.endpoints.as_ref()).is_some_and(|ends| !ends.gateway_url.is_empty())
+        };
+        let others: Vec<HostWeight> = weights
+            .iter()
+            .filter(|entry| entry.host != self.context.host && has_gateway(&entry.host))
+            .cloned()
+            .collect();
+        let drawn = draw_weighted(&H256(rand::random()), &others);
+        let none = || HelperError::Unavailable("no other host announces a gateway".into());
+        Ok(drawn.ok_or_else(none)?.host.clone())
     }
 }

@@ -17,7 +17,7 @@ use async_trait::async_trait;
 use codec::Encode;
 use starling_chain_client::{
     entries, fake::FakeChain, outbox::Kind, Boundary, ChainClient, Conviction, CoverageMark, Dispute,
-    DisputeStatus, HostInfo, HostStatus, Item, Keypair, Member, Outbox, Panel,
+    DisputeStatus, HostInfo, HostStatus, Item, Keypair, Member, Outbox, Panel, VerdictRecord,
 };
 use starling_primitives::{
     hashing::hash_of,
@@ -43,6 +43,8 @@ use std::{
 };
 
 const PROMPT: [u32; 3] = [4, 5, 6];
+/// The same for a gateway.
+const BODY: &str = "a body";
 
 fn account(id: u8) -> AccountId {
     AccountId::new([id; 32])
@@ -217,10 +219,11 @@ impl EndTokens for Fakes {
 #[async_trait]
 impl Planter for Fakes {
     async fn question(&self, _: ProfileId) -> Result<Question, HelperError> {
-        Ok(Question { header: header(0), prompt_tokens: PROMPT.to_vec() })
+        Ok(Question { header: header(0), prompt_tokens: PROMPT.to_vec(), body: BODY.into() })
     }
 
-    async fn answer(&self, payload: Payload, _: H256) -> Result<Planting, HelperError> {
+    async fn answer(&self, payload: Payload, body: String, _: H256) -> Result<Planting, HelperError> {
+        assert_eq!(body, BODY);
         self.planted.lock().unwrap().push(payload.clone());
         if let Some(reason) = self.given_up.lock().unwrap().clone() {
             return Ok(Planting::Dropped(reason));
@@ -229,7 +232,7 @@ impl Planter for Fakes {
         let store = self.store.get().unwrap();
         assert!(store.put_payload(&payload).await.unwrap());
         assert!(store.put_answer(&answer, &receipt).await.unwrap());
-        Ok(Planting::Recorded)
+        Ok(Planting::Answered)
     }
 }
 
@@ -241,7 +244,7 @@ struct World {
     shutdown: CancellationToken,
     running: Option<tokio::task::JoinHandle<()>>,
     endpoints: watch::Sender<Option<Endpoints>>,
-    plants: Option<PlantSettings>,
+    plants: Vec<Keypair>,
 }
 
 impl World {
@@ -262,7 +265,11 @@ impl World {
                 let info = HostInfo {
                     worker: account(100 + id),
                     worker_since: 0,
-                    endpoints: None,
+                    // Host 1 has not announced any.
+                    endpoints: (id > 1).then(|| Endpoints {
+                        gateway_url: format!("http://host-{id}").into_bytes(),
+                        ..Endpoints::default()
+                    }),
                     profiles: vec![0],
                     status: HostStatus::Active,
                     bond: 0,
@@ -299,7 +306,7 @@ impl World {
             shutdown: CancellationToken::new(),
             running: None,
             endpoints: watch::Sender::new(None),
-            plants: None,
+            plants: Vec::new(),
         }
     }
 

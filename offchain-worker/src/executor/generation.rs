@@ -218,7 +218,7 @@ impl Relayed {
 }
 
 /// Resolves when nobody will ever want this answer: there is no token yet, and another executor may take over.
-async fn forgotten(hang_up: &mut watch::Receiver<Option<HangUp>>) {
+pub(super) async fn forgotten(hang_up: &mut watch::Receiver<Option<HangUp>>) {
     let said = |ended: &Option<HangUp>| {
         matches!(ended, Some(HangUp::Lost | HangUp::Said(ExecuteControl::Reassigned)))
     };

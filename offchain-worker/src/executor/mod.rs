@@ -9,6 +9,7 @@ mod generation;
 mod plant;
 
 pub use fallback::{Fallback, FallbackError};
+pub use plant::NoPlant;
 
 use crate::{
     context::AgentContext,
@@ -67,6 +68,8 @@ struct Inner {
     metrics: Metrics,
     event_timeout: Duration,
     running: Mutex<HashSet<RequestId>>,
+    /// A plant that was made beforehand.
+    waiting: plant::Waiting,
 }
 
 impl std::fmt::Debug for Executor {
@@ -131,6 +134,7 @@ impl Executor {
                 metrics,
                 event_timeout,
                 running: Mutex::default(),
+                waiting: plant::Waiting::default(),
             }),
         }
     }
@@ -246,7 +250,15 @@ impl Executor {
             event_timeout: self.inner.event_timeout,
             perturbation: None,
         };
-        let generating = generation.run(place, hang_up);
+        let generating = async {
+            match self.inner.waiting.take(request_id) {
+                Some(plant) => {
+                    let Generation { gate, event_timeout, .. } = generation;
+                    plant.give(place, events, gate, hang_up, event_timeout).await
+                }
+                None => generation.run(place, hang_up).await,
+            }
+        };
         let announcing = self.announce(request, &checked, events);
         tokio::pin!(generating, announcing);
         let mut ended = None;

@@ -1,53 +1,152 @@
 //! An answer that is bad on purpose, to a request of this host's own.
 //!
-//! It goes the way of all answers but for three things: the model has noise on it, nobody listens, and before it is signed
-//! this host verifies it as others will. One that the others could let pass is forgotten: a host answers for what it signs.
+//! It is made and verified beforehand, as others will verify it: one that they could let pass is forgotten, for a host answers
+//! for what it signs. When the gateway that was asked hands the request over, the answer goes the way of all answers, at the
+//! pace at which the model wrote it.
 
-use super::{loggable, Checked, Ended, Executor, Generation, Taken};
-use crate::{
-    context::{Planting, Verifier, VerifyItem, VerifyOutcome},
-    fleet::Place,
-    ledger::Promised,
-    peer::protocol::{ExecuteRequest, Refusal},
+use super::{
+    check::{self, Checked},
+    generation::{forgotten, Ended, Generation},
+    Executor, HangUp,
 };
-use starling_chain_client::Item;
+use crate::{
+    context::{Verifier, VerifyItem, VerifyOutcome},
+    fleet::Place,
+    peer::protocol::{ExecuteEvent, ExecuteRequest, FinishReason, Refusal},
+};
 use starling_math::judge::fabricated;
 use starling_mlnode_api::Perturbation;
-use starling_primitives::{records::Started, tape::tape_seed, transcript::Transcript, H256};
-use tokio::sync::{mpsc, watch};
+use starling_primitives::{
+    tape::tape_seed,
+    transcript::{TokenRecord, Transcript},
+    RequestId, H256,
+};
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
 
-/// Events between the ML node and nobody.
+/// Events between the ML node and who keeps them.
 const EVENT_BUFFER: usize = 32;
 
 /// Standard deviations of the noise that are tried one after the other, in 1/1000 of a logit. With the first a text still reads
 /// like one; how far that is from the limits depends on how sure the model is of itself.
 const STRENGTHS_MILLI: [u32; 3] = [500, 1_000, 2_000];
 
+/// Why there is no bad answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NoPlant {
+    /// Nothing was begun.
+    Refused(Refusal),
+    /// The model's answer cannot be used, for this reason.
+    Unfit(String),
+}
+
+/// The answer that waits for its request, if one does.
+#[derive(Debug, Default)]
+pub(super) struct Waiting(Mutex<Option<(RequestId, PreparedAnswer)>>);
+
+impl Waiting {
+    pub(super) fn take(&self, request_id: &RequestId) -> Option<PreparedAnswer> {
+        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.take_if(|(of, _)| of == request_id).map(|(_, answer)| answer)
+    }
+
+    fn holds(&self, request_id: &RequestId) -> bool {
+        let waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.as_ref().is_some_and(|(of, _)| of == request_id)
+    }
+
+    /// In the place of an earlier one, whose request never came.
+    fn put(&self, request_id: RequestId, answer: PreparedAnswer) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((request_id, answer));
+    }
+}
+
+/// One token as the ML node gave it.
+#[derive(Debug)]
+struct Piece {
+    /// Time since the one before; since the beginning for the first.
+    after: Duration,
+    text: String,
+    record: TokenRecord,
+}
+
+/// An answer with everything that a gateway is to hear of it.
+#[derive(Debug)]
+pub(super) struct PreparedAnswer {
+    pieces: Vec<Piece>,
+    transcript: Transcript,
+    tokens: Vec<u32>,
+    text: String,
+    finish_reason: FinishReason,
+}
+
+impl PreparedAnswer {
+    /// Gives the answer as the ML node did, once the payload is durable. `_place` is held meanwhile, as for any answer.
+    pub(super) async fn give(
+        self,
+        _place: Place,
+        events: &mpsc::Sender<ExecuteEvent>,
+        mut gate: watch::Receiver<bool>,
+        mut hang_up: watch::Receiver<Option<HangUp>>,
+        event_timeout: Duration,
+    ) -> Ended {
+        let mut due = Instant::now();
+        for Piece { after, text, record } in self.pieces {
+            due += after;
+            tokio::select! {
+                biased;
+                () = forgotten(&mut hang_up) => return Ended::Abandoned,
+                () = tokio::time::sleep_until(due) => {}
+            }
+            if gate.wait_for(|durable| *durable).await.is_err() {
+                return Ended::Abandoned;
+            }
+            let sending = events.send(ExecuteEvent::Token { text, record });
+            if !matches!(tokio::time::timeout(event_timeout, sending).await, Ok(Ok(()))) {
+                return Ended::Abandoned;
+            }
+        }
+        let Self { transcript, tokens, text, finish_reason, .. } = self;
+        Ended::Complete { transcript, tokens, text, finish_reason }
+    }
+}
+
 impl Executor {
-    /// Answers the request with noise on the model, which follows from `noise`. Refused before anything was begun, if at all.
-    pub async fn plant(&self, request: ExecuteRequest, noise: H256) -> Result<Planting, Refusal> {
+    /// Makes the answer to a request of this host's own with noise on the model, which follows from `noise`, and keeps it until
+    /// the request comes. Does nothing when it waits already.
+    pub async fn prepare_plant(&self, request: &ExecuteRequest, noise: H256) -> Result<(), NoPlant> {
+        let inner = &self.inner;
         let request_id = request.header.id();
-        let Taken { checked, mut promised, place, _mark } = self.take(&request, &request_id).await?;
-        let (events, _unheard) = mpsc::channel(1);
-        self.announce(&request, &checked, &events).await?;
-        let mut place = Some(place);
+        if inner.waiting.holds(&request_id) {
+            return Ok(());
+        }
+        let view = inner.network.view();
+        let checked = check::check(request, &view, &inner.context.genesis, &inner.context.host)
+            .map_err(NoPlant::Refused)?;
         let mut reason = String::new();
         for strength_milli in STRENGTHS_MILLI {
-            let free = place.take().map_or_else(|| self.inner.fleet.take_place(&checked.profile, &[]), Ok);
-            let Ok(free) = free else { return Ok(Planting::Dropped("every ML node is full".into())) };
+            let place = inner.fleet.take_place(&checked.profile, &[]);
+            let place = place.map_err(|none| NoPlant::Refused(super::refusal_of(none)))?;
             let perturbation = Perturbation { seed: noise, strength_milli };
-            let (transcript, tokens) = match self.perturbed(&request, &checked, free, perturbation).await {
-                Ok(answer) => answer,
-                Err(reason) => return Ok(Planting::Dropped(reason)),
-            };
-            match self.is_bad(&request, &checked, &transcript).await {
-                Ok(()) => {
-                    return Ok(self.record(&request, &checked, &mut promised, &transcript, &tokens).await)
-                }
+            let answer =
+                self.perturbed(request, &checked, place, perturbation).await.map_err(NoPlant::Unfit)?;
+            match self.is_bad(request, &checked, &answer.transcript).await {
+                Ok(()) => return Ok(inner.waiting.put(request_id, answer)),
                 Err(why_not) => reason = why_not,
             }
         }
-        Ok(Planting::Dropped(reason))
+        Err(NoPlant::Unfit(reason))
+    }
+
+    /// Forgets an answer whose request did not come; says whether there was one.
+    pub fn forget_plant(&self, request_id: &RequestId) -> bool {
+        self.inner.waiting.take(request_id).is_some()
     }
 
     /// An answer with noise, or why there is none.
@@ -57,8 +156,8 @@ impl Executor {
         checked: &Checked,
         place: Place,
         perturbation: Perturbation,
-    ) -> Result<(Transcript, Vec<u32>), String> {
-        let (events, mut unheard) = mpsc::channel(EVENT_BUFFER);
+    ) -> Result<PreparedAnswer, String> {
+        let (events, mut given) = mpsc::channel(EVENT_BUFFER);
         // Both ends stay open: nobody hangs up.
         let (_gateway, hang_up) = watch::channel(None);
         let (_durable, gate) = watch::channel(true);
@@ -72,46 +171,34 @@ impl Executor {
             event_timeout: self.inner.event_timeout,
             perturbation: Some(perturbation),
         };
-        let unheard = async { while unheard.recv().await.is_some() {} };
-        let ended = tokio::select! {
-            ended = generation.run(place, hang_up) => ended,
-            () = unheard => Ended::Abandoned,
+        let mut pieces = Vec::new();
+        let mut last = Instant::now();
+        let mut keep = |event| {
+            let now = Instant::now();
+            if let ExecuteEvent::Token { text, record } = event {
+                pieces.push(Piece { after: now.saturating_duration_since(last), text, record });
+                last = now;
+            }
         };
+        let generating = generation.run(place, hang_up);
+        tokio::pin!(generating);
+        let ended = loop {
+            tokio::select! {
+                Some(event) = given.recv() => keep(event),
+                ended = &mut generating => break ended,
+            }
+        };
+        while let Ok(event) = given.try_recv() {
+            keep(event);
+        }
         match ended {
-            Ended::Complete { transcript, tokens, .. } => Ok((transcript, tokens)),
+            Ended::Complete { transcript, tokens, text, finish_reason } => {
+                Ok(PreparedAnswer { pieces, transcript, tokens, text, finish_reason })
+            }
             Ended::Failed { reason } => Err(reason),
             Ended::Busy => Err("every ML node is full".into()),
             Ended::Abandoned => Err("the generation was cut off".into()),
         }
-    }
-
-    /// Signs and keeps the answer, and queues both of its records: no gateway sends any.
-    async fn record(
-        &self,
-        request: &ExecuteRequest,
-        checked: &Checked,
-        promised: &mut Promised,
-        transcript: &Transcript,
-        tokens: &[u32],
-    ) -> Planting {
-        let finished = self.finish(request, checked, promised, transcript, tokens).await;
-        let Some((_, finished, deadline)) = finished else {
-            return Planting::Dropped("it cannot be stored".into());
-        };
-        let started = Started {
-            authorization: request.authorization.clone(),
-            epoch: request.epoch,
-            attempt: request.attempt,
-            executor: self.inner.context.host.clone(),
-        };
-        let until = request.authorization.authorization.expires_at;
-        for (item, until) in [(Item::Start(started), until), (finished, deadline)] {
-            if let Err(error) = self.inner.context.outbox.enqueue(&item, until).await {
-                // The fallback hands it over again in a block or two.
-                tracing::error!(target: "starling::executor", error = %loggable(error), "a record cannot be queued");
-            }
-        }
-        Planting::Recorded
     }
 
     /// Whether no honest verifier can take the transcript for a good one; says why not.

@@ -21,7 +21,9 @@ pub struct Plant {
     pub header: RequestHeader,
     /// Token ids of its prompt.
     pub prompt_tokens: Vec<u32>,
-    /// Host that is named as its gateway.
+    /// The same as the gateway takes it.
+    pub body: String,
+    /// Host whose gateway is asked.
     pub gateway: AccountId,
     /// Opens the commitment.
     pub salt: H256,

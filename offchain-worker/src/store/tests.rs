@@ -200,6 +200,7 @@ fn plan(nonce: u8) -> PlantPlan {
     let plant = Plant {
         header: header(nonce),
         prompt_tokens: vec![1, 2, 3],
+        body: "{}".into(),
         gateway: account.clone(),
         salt: H256::repeat_byte(nonce),
         consent: Consent { signer: account, signature },

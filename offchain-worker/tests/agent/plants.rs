@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 
 const EPOCH: EpochIndex = 0;
 /// Every host plants; its client is the payer.
-const PLANTS: &str = "[plants]\nclient_file = \"DATA/client.key\"";
+const PLANTS: &str = "[plants]\nclients_file = \"DATA/client.key\"";
 
 fn step(network: &Network) {
     network.chain.advance();
@@ -60,7 +60,7 @@ async fn records(network: &Network) -> Vec<PlacedRecord> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_plant_is_recorded_served_and_revealed_when_it_is_accused() {
+async fn a_plant_goes_the_way_of_all_answers_and_is_revealed_when_it_is_accused() {
     let network = committed(true).await;
     for host in &network.hosts {
         let outbox = Outbox::open(&host.data_dir.join("outbox.sqlite")).await.unwrap();
@@ -77,8 +77,12 @@ async fn a_plant_is_recorded_served_and_revealed_when_it_is_accused() {
     let finished = || async { (sent(|call| matches!(call, Call::Finish { .. })) == 2).then_some(()) };
     eventually("both ends", finished).await;
     step(&network);
+    // As after any answer, the gateways say that they have handed it on.
+    let delivered = || async { (sent(|call| matches!(call, Call::Deliver { .. })) == 2).then_some(()) };
+    eventually("both deliveries", delivered).await;
+    step(&network);
     let recorded = records(&network).await;
-    assert!(recorded.iter().all(|placed| placed.record.state == InferenceState::Finished), "{recorded:?}");
+    assert!(recorded.iter().all(|placed| placed.record.state == InferenceState::Delivered), "{recorded:?}");
     assert_eq!(recorded.len(), 2);
     for (host, other) in [(0, 1), (1, 0)] {
         let (host, other) = (&network.hosts[host], &network.hosts[other]);

@@ -9,7 +9,12 @@ use starling_primitives::{
     records::Finished,
 };
 
+/// Clients in turn: the one of epoch 4 is the first.
 const CLIENT: &str = "//Client";
+
+fn clients() -> Vec<Keypair> {
+    [CLIENT, "//Other"].map(|client| Keypair::from_suri(client).unwrap()).into()
+}
 /// Where its plants are recorded.
 const INDEX: u32 = 0;
 
@@ -52,8 +57,7 @@ async fn to_answer(world: &World) {
 
 /// A host with a client, which has committed itself and is to answer. What it committed itself to.
 async fn answering(world: &mut World) -> H256 {
-    let client = Keypair::from_suri(CLIENT).unwrap();
-    world.plants = Some(PlantSettings { client, authorization_blocks: 20 });
+    world.plants = clients();
     world.start();
     world.to_block(3);
     let commitment = committed(world).await;
@@ -185,8 +189,7 @@ async fn a_plant_is_a_request_for_which_this_host_is_drawn() {
 #[tokio::test]
 async fn nothing_is_answered_before_its_commitment_is_final() {
     let mut world = World::new().await;
-    let client = Keypair::from_suri(CLIENT).unwrap();
-    world.plants = Some(PlantSettings { client, authorization_blocks: 20 });
+    world.plants = clients();
     world.start();
     world.to_block(3);
     let commitment = committed(&world).await;
