@@ -4,11 +4,14 @@ use crate::{
     account, amount, chat, gateways::Gateways, models::Models, proxy, receipt::SavedReceipt,
     signer::RequestSigner,
 };
-use anyhow::{bail, Context, Result};
+use anyhow::{bail, ensure, Context, Result};
 use clap::{Args, Parser, Subcommand};
 use starling_chain_client::{ChainClient, Keypair};
 use starling_primitives::{AccountId, Balance};
-use std::{net::SocketAddr, path::PathBuf};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 /// The client's side of Starling: an OpenAI API on localhost, deposits, and receipts that prove answers.
 #[derive(Debug, Parser)]
@@ -92,10 +95,11 @@ enum Command {
         #[arg(long, default_value = "starling-receipts")]
         receipts: PathBuf,
     },
-    /// Check a saved answer on its own: hashes, signature of the executor, and the replay of the sampler.
+    /// Check saved answers on their own: hashes, signature of the executor, and the replay of the sampler.
     Verify {
-        /// Receipt file, as `proxy` and `chat` save it.
-        receipt: PathBuf,
+        /// Receipt files, as `proxy` and `chat` save them.
+        #[arg(required = true)]
+        receipts: Vec<PathBuf>,
         /// Also compare executor key and epoch seed with the chain (the node must still have that epoch).
         #[arg(long)]
         on_chain: bool,
@@ -109,15 +113,9 @@ pub(crate) async fn run(cli: Cli) -> Result<()> {
             .with_context(|| format!("cannot connect to the node at {}", cli.node))
     };
     match &cli.command {
-        Command::Verify { receipt, on_chain } => {
-            let receipt = SavedReceipt::load(receipt)?;
-            let checked = receipt.check()?;
-            println!("{checked}");
-            if *on_chain {
-                receipt.check_on_chain(&connect().await?).await?;
-                println!("on chain     executor key and epoch seed agree");
-            }
-            Ok(())
+        Command::Verify { receipts, on_chain } => {
+            let chain = if *on_chain { Some(connect().await?) } else { None };
+            verify_all(receipts, chain.as_ref()).await
         }
         Command::Status => {
             account::status(&connect().await?, cli.key.load()?.as_ref().map(Keypair::account)).await
@@ -144,6 +142,34 @@ pub(crate) async fn run(cli: Cli) -> Result<()> {
     }
 }
 
+/// Checks every receipt; fails when one of them proves nothing, after all the others were looked at.
+async fn verify_all(receipts: &[PathBuf], chain: Option<&ChainClient>) -> Result<()> {
+    let [single] = receipts else {
+        let mut failed = 0usize;
+        for path in receipts {
+            println!("{}", path.display());
+            if let Err(error) = verify(path, chain).await {
+                failed = failed.saturating_add(1);
+                println!("NOT PROVEN   {error:#}");
+            }
+        }
+        ensure!(failed == 0, "{failed} of {} receipts prove nothing", receipts.len());
+        return Ok(());
+    };
+    verify(single, chain).await
+}
+
+async fn verify(path: &Path, chain: Option<&ChainClient>) -> Result<()> {
+    let receipt = SavedReceipt::load(path)?;
+    let checked = receipt.check()?;
+    println!("{checked}");
+    if let Some(chain) = chain {
+        receipt.check_on_chain(chain).await?;
+        println!("on chain     executor key and epoch seed agree");
+    }
+    Ok(())
+}
+
 impl KeyArgs {
     fn load(&self) -> Result<Option<Keypair>> {
         let Some(path) = &self.key_file else { return Ok(None) };
@@ -164,5 +190,29 @@ impl KeyArgs {
         let http = proxy::http_client()?;
         let models = Models::new(chain.clone(), http.clone());
         proxy::Proxy::new(chain.clone(), Gateways::new(chain), models, signer, http, receipts)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn every_receipt_is_looked_at_and_one_that_proves_nothing_fails_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let broken = folder.path().join("broken.json");
+        std::fs::write(&broken, "{}").unwrap();
+        let missing = folder.path().join("missing.json");
+        let error = verify_all(&[broken.clone(), missing], None).await.unwrap_err();
+        assert_eq!(error.to_string(), "2 of 2 receipts prove nothing");
+        let error = verify_all(&[broken], None).await.unwrap_err();
+        assert!(!error.to_string().contains("receipts prove nothing"), "{error:#}");
+    }
+
+    #[test]
+    fn verify_takes_one_receipt_at_least() {
+        assert!(Cli::try_parse_from(["starling", "verify"]).is_err());
+        let cli = Cli::try_parse_from(["starling", "verify", "a.json", "b.json", "--on-chain"]).unwrap();
+        assert!(matches!(cli.command, Command::Verify { receipts, on_chain: true } if receipts.len() == 2));
     }
 }

@@ -1,7 +1,7 @@
 //! Configuration: one TOML file, every field overridable by environment (`STARLING_MLNODE__LIMITS__REQUESTS_MAX=4`).
 
 use crate::{
-    device::DeviceChoice, engine::EngineLimits, loader::LoadSpec, model::Precision, scheduler::Budget,
+    device::DeviceChoice, engine::EngineLimits, loader::LoadSpec, model::Precision, pace::PaceLimits,
     source::Resources,
 };
 use figment::{
@@ -15,6 +15,7 @@ use std::{
     fmt,
     net::SocketAddr,
     path::{Component, Path, PathBuf},
+    time::Duration,
 };
 
 /// Prefix of the environment variables; fields of a table follow after `__`.
@@ -140,9 +141,13 @@ pub struct Limits {
     /// `2 x layers x key heads x head width x 4` bytes (x 2 with 16-bit weights on CUDA, where all of it is taken when the
     /// model is loaded). A quarter is closed to verification and sprints.
     pub kv_tokens: u32,
-    /// Tokens of one engine step (default 128): smaller means smoother streams, larger means faster prompts. At least
-    /// `requests_max`.
+    /// Tokens that one engine step may always take (default 128): smaller means smoother streams on a slow machine, larger means
+    /// faster prompts. At least `requests_max`.
     pub step_tokens: u32,
+    /// Tokens that a step may take where the model is fast enough (default 512). At least `step_tokens`.
+    pub step_tokens_max: u32,
+    /// Time that such a step should take, in ms (default 100).
+    pub step_ms: u64,
     /// Tokens of verification and sprint work in a step beside requests (default 32).
     pub background_tokens: u32,
     /// Sprint nonces decoded at once (default 32).
@@ -295,6 +300,8 @@ impl Default for Limits {
             requests_max: 16,
             kv_tokens: 65_536,
             step_tokens: 128,
+            step_tokens_max: 512,
+            step_ms: 100,
             background_tokens: 32,
             sprint_batch: 32,
             verify_batch: 4,
@@ -421,6 +428,9 @@ impl Config {
         if limits.step_tokens < limits.requests_max {
             return fail("limits.step_tokens", "it must be at least limits.requests_max");
         }
+        if limits.step_tokens_max < limits.step_tokens {
+            return fail("limits.step_tokens_max", "it must be at least limits.step_tokens");
+        }
         if let Some(model) = &self.model {
             if !(1..=MAX_K).contains(&model.top_k) {
                 return fail("model.top_k", "it must be 1 to 20");
@@ -456,7 +466,12 @@ impl Config {
         EngineLimits {
             requests_max: limits.requests_max,
             kv_tokens: limits.kv_tokens,
-            budget: Budget { step_tokens: limits.step_tokens, background_tokens: limits.background_tokens },
+            steps: PaceLimits {
+                least: limits.step_tokens,
+                most: limits.step_tokens_max,
+                time: Duration::from_millis(limits.step_ms),
+            },
+            background_tokens: limits.background_tokens,
             sprint_batch: limits.sprint_batch,
             verify_batch: limits.verify_batch,
             resources: Resources { threads: self.thread_count(), prefix_tokens: limits.prefix_tokens },
@@ -574,6 +589,8 @@ mod tests {
             "requests_max",
             "kv_tokens",
             "step_tokens",
+            "step_tokens_max",
+            "step_ms",
             "background_tokens",
             "sprint_batch",
             "verify_batch",

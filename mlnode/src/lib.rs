@@ -34,6 +34,7 @@ pub mod measure;
 pub mod metrics;
 pub mod model;
 pub mod node;
+pub mod pace;
 pub mod perturbation;
 pub mod prefix;
 pub mod readiness;

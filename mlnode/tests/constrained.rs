@@ -96,7 +96,13 @@ fn contradicted(outcome: &VerifyOutcome, part: &str) {
 async fn every_answer_satisfies_its_schema_and_verifies() {
     let node = Running::demo(Limits::default()).await;
     // Other steps, so that what is allowed is asked for in other pieces; and no common memory of prompts.
-    let limits = Limits { step_tokens: 16, background_tokens: 16, verify_batch: 2, ..Limits::default() };
+    let limits = Limits {
+        step_tokens: 16,
+        step_tokens_max: 16,
+        background_tokens: 16,
+        verify_batch: 2,
+        ..Limits::default()
+    };
     let verifier = Running::demo(limits).await;
     let requests: Vec<_> =
         (0..12).map(|seed| ask(&node, seed, if seed % 2 == 0 { SAMPLED } else { HOT }, place())).collect();

@@ -156,7 +156,13 @@ async fn a_perturbed_answer_replays_and_is_far_from_the_model() {
 async fn honest_transcripts_verify_near_zero() {
     let node = Running::demo(Limits::default()).await;
     // Another node with other steps and a shorter batch, as another host has.
-    let limits = Limits { step_tokens: 16, requests_max: 16, verify_batch: 1, ..Limits::default() };
+    let limits = Limits {
+        step_tokens: 16,
+        step_tokens_max: 16,
+        requests_max: 16,
+        verify_batch: 1,
+        ..Limits::default()
+    };
     let verifier = Running::demo(limits).await;
     let params = [
         SAMPLED,

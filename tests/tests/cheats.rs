@@ -275,7 +275,7 @@ mod sources {
         engine::{Engine, EngineLimits},
         loader::{FolderLoader, LoadSpec, Loader},
         metrics::Metrics,
-        scheduler::Budget,
+        pace::PaceLimits,
         source::Resources,
     };
     use starling_mlnode_api::{
@@ -297,7 +297,8 @@ mod sources {
         let limits = EngineLimits {
             requests_max: 4,
             kv_tokens: 8_192,
-            budget: Budget { step_tokens: 128, background_tokens: 32 },
+            steps: PaceLimits { least: 128, most: 128, time: Duration::ZERO },
+            background_tokens: 32,
             sprint_batch: 8,
             verify_batch: 4,
             resources: Resources { threads: 1, prefix_tokens: 0 },

@@ -16,8 +16,8 @@ use crate::{
     kv::KvRoom,
     loader::{LoadError, LoadSpec, Loader},
     metrics::Metrics,
+    pace::PaceLimits,
     readiness::Readiness,
-    scheduler::Budget,
     source::{Resources, Shape, Waker},
     verify::{self, Ready},
 };
@@ -60,7 +60,9 @@ pub struct EngineLimits {
     /// Tokens of KV room.
     pub kv_tokens: u32,
     /// Tokens of a step.
-    pub budget: Budget,
+    pub steps: PaceLimits,
+    /// Of them for verification and sprints, beside requests.
+    pub background_tokens: u32,
     /// Sprint nonces decoded at once.
     pub sprint_batch: u32,
     /// Transcripts verified at once.

@@ -8,6 +8,7 @@ use super::{
 use crate::{
     loader::{LoadError, LoadSpec, Loaded, Loader},
     metrics::class,
+    pace::Pace,
     scheduler::{plan, Budget, Class, Entry, Share},
     source::{Output, SequenceId, SourceError, TokenSource, Waker},
     verify::Ready,
@@ -161,6 +162,7 @@ struct Serving<'a> {
     verifications: BTreeMap<u64, Verification>,
     runs: BTreeMap<u64, Run>,
     next_id: u64,
+    pace: Pace,
 }
 
 impl<'a> Serving<'a> {
@@ -179,6 +181,7 @@ impl<'a> Serving<'a> {
             verifications: BTreeMap::new(),
             runs: BTreeMap::new(),
             next_id: 0,
+            pace: Pace::new(shared.limits.steps),
         }
     }
 
@@ -304,7 +307,13 @@ impl<'a> Serving<'a> {
             .iter()
             .map(|s| Entry { id: s.id, class: s.class(), pending: s.pending() })
             .collect();
-        let budget = if self.source.schedules() { EVERYTHING } else { self.shared.limits.budget };
+        let budget = match self.source.schedules() {
+            true => EVERYTHING,
+            false => Budget {
+                step_tokens: self.pace.step_tokens(),
+                background_tokens: self.shared.limits.background_tokens,
+            },
+        };
         let shares = plan(&entries, &budget);
         if shares.is_empty() {
             if self.source.schedules() {
@@ -348,9 +357,11 @@ impl<'a> Serving<'a> {
             return false;
         }
         let metrics = &self.shared.metrics;
-        metrics.step_seconds.observe(started.elapsed().as_secs_f64());
+        let took = started.elapsed();
+        metrics.step_seconds.observe(took.as_secs_f64());
         match outputs {
             Ok(outputs) => {
+                self.pace.observe(taken.iter().map(|(_, count)| count).sum(), took);
                 let done = taken.iter().zip(&outputs).filter(|(_, output)| **output != Output::Pending);
                 metrics.step_tokens.observe(done.map(|((_, count), _)| *count as f64).sum());
                 for ((id, count), output) in taken.into_iter().zip(outputs) {

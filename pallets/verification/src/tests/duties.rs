@@ -32,6 +32,13 @@ fn drawn_for(verifier: u8, wanted: bool) -> InferenceId {
     }
 }
 
+/// An inference of host 1 that is drawn for nobody: only the window can make it a duty.
+fn undrawn() -> InferenceId {
+    std::iter::repeat_with(|| finished(1))
+        .find(|id| (2..=4).all(|verifier| !drawn(verifier, 1, *id, 0)))
+        .unwrap()
+}
+
 #[test]
 fn drawn_inferences_are_duties_until_done() {
     build_and_execute(|| {
@@ -81,10 +88,7 @@ fn the_target_follows_the_executors_frozen_reputation() {
 #[test]
 fn nothing_is_assigned_to_a_host_that_had_fallen() {
     build_and_execute(|| {
-        // Drawn for nobody: only the window can make it a duty.
-        let id = std::iter::repeat_with(|| finished(1))
-            .find(|id| (2..=4).all(|verifier| !drawn(verifier, 1, *id, 0)))
-            .unwrap();
+        let id = undrawn();
         let conviction = |since| Conviction { since, answers: 1 };
         Convictions::<Test>::insert(1, host(2), conviction(1));
         Convictions::<Test>::insert(0, host(3), conviction(1));
@@ -106,11 +110,6 @@ fn turns(id: InferenceId, seed: &H256) -> Vec<AccountId> {
 #[test]
 fn what_a_host_had_not_looked_at_when_it_fell_goes_to_the_next_one() {
     build_and_execute(|| {
-        let undrawn = || {
-            std::iter::repeat_with(|| finished(1))
-                .find(|id| (2..=4).all(|verifier| !drawn(verifier, 1, *id, 0)))
-                .unwrap()
-        };
         let id = undrawn();
         run_to(1 + 2 * Schedule::TEST.coverage_blocks);
         let seed = Mock::seed(Round::Coverage(1, 1)).unwrap();
@@ -143,9 +142,7 @@ fn what_a_host_had_not_looked_at_when_it_fell_goes_to_the_next_one() {
 #[test]
 fn who_falls_when_claims_are_open_changes_nobodys_duties() {
     build_and_execute(|| {
-        let id = std::iter::repeat_with(|| finished(1))
-            .find(|id| (2..=4).all(|verifier| !drawn(verifier, 1, *id, 0)))
-            .unwrap();
+        let id = undrawn();
         run_to(1 + 2 * Schedule::TEST.coverage_blocks);
         let turns = turns(id, &Mock::seed(Round::Coverage(1, 1)).unwrap());
         let second = (2..=4).find(|id| host(*id) == turns[1]).unwrap();

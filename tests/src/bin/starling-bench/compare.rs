@@ -2,6 +2,7 @@
 
 use crate::{
     engine::{endless, prompt, Engine, Generated, SAMPLED},
+    memory::{read_bandwidth, weight_bytes},
     peer::{Kind, Peer},
     stats::{median, round, spread},
 };
@@ -61,6 +62,8 @@ struct Cell {
     starling: Rates,
     /// In the order of the peers.
     peers: Vec<Rates>,
+    /// GB/s that memory gave meanwhile.
+    bandwidth: Vec<f64>,
 }
 
 impl Engine {
@@ -105,26 +108,42 @@ pub(crate) async fn run(plan: &Plan) -> Result<()> {
     for prompt in &plan.prompts {
         for batch in &plan.batches {
             let of_peers = peers.iter().map(|_| Rates::default()).collect();
-            cells.push(Cell { prompt: *prompt, batch: *batch, starling: Rates::default(), peers: of_peers });
+            cells.push(Cell {
+                prompt: *prompt,
+                batch: *batch,
+                starling: Rates::default(),
+                peers: of_peers,
+                bandwidth: Vec::new(),
+            });
         }
     }
     for _ in 0..plan.rounds {
         for cell in &mut cells {
+            cell.bandwidth.push(read_bandwidth(plan.threads)?);
             cell.starling.push(engine.measure(cell.prompt, cell.batch, plan.tokens).await?);
             for (peer, rates) in peers.iter_mut().zip(&mut cell.peers) {
                 rates.push(peer.measure(&prompt(cell.prompt, 0), cell.batch, plan.tokens).await?);
             }
         }
     }
+    let bytes = weight_bytes(model.path())?;
     for cell in &cells {
-        cell.print(plan, &peers, "prefill", |rates| &rates.prefill);
-        cell.print(plan, &peers, "decode", |rates| &rates.decode);
+        println!("{}", cell.line(plan, &peers, "prefill", |rates| &rates.prefill));
+        let mut decode = cell.line(plan, &peers, "decode", |rates| &rates.decode);
+        if cell.batch == 1 {
+            let bound = median(&cell.bandwidth) * 1e9 / bytes;
+            decode["memory"] = json!({
+                "read_bandwidth_gb_s": spread(&cell.bandwidth), "weight_bytes": bytes, "bound": round(bound, 1),
+                "starling_of_bound": round(median(&cell.starling.decode) / bound, 2),
+            });
+        }
+        println!("{decode}");
     }
     Ok(())
 }
 
 impl Cell {
-    fn print(&self, plan: &Plan, peers: &[Peer], what: &str, of: impl Fn(&Rates) -> &Vec<f64>) {
+    fn line(&self, plan: &Plan, peers: &[Peer], what: &str, of: impl Fn(&Rates) -> &Vec<f64>) -> Value {
         let ours = of(&self.starling);
         let mut line = json!({
             "bench": "engine", "what": what, "prompt_tokens": self.prompt, "batch": self.batch,
@@ -141,6 +160,6 @@ impl Cell {
         }
         line["ratios_of_medians"] = Value::Object(ratios);
         line["peers"] = Value::Object(about);
-        println!("{line}");
+        line
     }
 }

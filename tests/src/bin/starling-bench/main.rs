@@ -3,6 +3,7 @@
 mod compare;
 mod engine;
 mod latency;
+mod memory;
 mod peer;
 mod stats;
 mod transcripts;

@@ -106,24 +106,40 @@ async fn verify_seconds(engine: &Engine, items: Vec<VerifyItem>) -> Result<f64> 
 
 pub(crate) async fn verify(plan: &VerifyPlan) -> Result<()> {
     let model = endless(&plan.model)?;
-    let mut engine = Engine::start(model.path(), plan.threads).await?;
+    let mut executor = Engine::start(model.path(), plan.threads).await?;
+    // Another node, as in the network: it has seen none of the prompts.
+    let verifier = Engine::start(model.path(), plan.threads).await?;
     for length in [32, 128, 512] {
-        println!("{}", verify_after(&mut engine, plan, length).await?);
+        println!("{}", verify_after(&mut executor, &verifier, plan, length).await?);
     }
     Ok(())
 }
 
 /// Generates and verifies in turn, after prompts of one length.
-async fn verify_after(engine: &mut Engine, plan: &VerifyPlan, length: u32) -> Result<Value> {
+/// An answer to a prompt that has no beginning in common with any other.
+async fn generate(executor: &mut Engine, plan: &VerifyPlan, length: u32) -> Result<Generated> {
+    let salt = executor.asked();
+    let request = executor.request(prompt(length, salt), SAMPLED, plan.tokens);
+    executor.generate(request).await
+}
+
+async fn verify_after(
+    executor: &mut Engine,
+    verifier: &Engine,
+    plan: &VerifyPlan,
+    length: u32,
+) -> Result<Value> {
     let (mut generating, mut verifying, mut replaying, mut together) = (vec![], vec![], vec![], vec![]);
     let mut tokens = 0;
     for turn in 0..=u64::from(plan.rounds) {
-        let request = engine.request(prompt(length, turn), SAMPLED, plan.tokens);
-        let generated = engine.generate(request).await?;
-        let single = verify_seconds(engine, vec![item(&generated)]).await?;
+        let generated = generate(executor, plan, length).await?;
+        let mut items = Vec::new();
+        for _ in 0..plan.batch {
+            items.push(item(&generate(executor, plan, length).await?));
+        }
+        let single = verify_seconds(verifier, vec![item(&generated)]).await?;
         let replayed = replay_seconds(&generated)?;
-        let items = (0..plan.batch).map(|_| item(&generated)).collect();
-        let batch = verify_seconds(engine, items).await? / f64::from(plan.batch.max(1));
+        let batch = verify_seconds(verifier, items).await? / f64::from(plan.batch.max(1));
         // The first turn warms up.
         if turn > 0 {
             tokens += generated.done.completion_tokens;
