@@ -21,15 +21,16 @@ pub struct SubstrateWeight<T>(PhantomData<T>);
 
 impl<T: frame_system::Config> WeightInfo for SubstrateWeight<T> {
     fn begin_session(h: u32) -> Weight {
-        Weight::from_parts(29305782, 0)
+        Weight::from_parts(21970768, 0)
             .saturating_add(T::DbWeight::get().reads_writes(18, 13))
-            .saturating_add(Weight::from_parts(324772, 0).saturating_mul(h.into()))
+            .saturating_add(Weight::from_parts(1994251, 0).saturating_mul(h.into()))
+            .saturating_add(T::DbWeight::get().reads_writes(1, 0).saturating_mul(h.into()))
     }
 
     fn plan_session(h: u32) -> Weight {
-        Weight::from_parts(30265000, 0)
+        Weight::from_parts(29584000, 0)
             .saturating_add(T::DbWeight::get().reads_writes(2, 1))
-            .saturating_add(Weight::from_parts(16355389, 0).saturating_mul(h.into()))
+            .saturating_add(Weight::from_parts(18249457, 0).saturating_mul(h.into()))
             .saturating_add(T::DbWeight::get().reads_writes(3, 0).saturating_mul(h.into()))
     }
 }

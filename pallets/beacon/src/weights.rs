@@ -27,28 +27,28 @@ pub struct SubstrateWeight<T>(PhantomData<T>);
 
 impl<T: frame_system::Config> WeightInfo for SubstrateWeight<T> {
     fn contribute() -> Weight {
-        Weight::from_parts(697070000, 0).saturating_add(T::DbWeight::get().reads_writes(9, 2))
+        Weight::from_parts(769027000, 0).saturating_add(T::DbWeight::get().reads_writes(9, 2))
     }
 
     fn draw() -> Weight {
-        Weight::from_parts(21652000, 0).saturating_add(T::DbWeight::get().reads_writes(6, 3))
+        Weight::from_parts(21623000, 0).saturating_add(T::DbWeight::get().reads_writes(6, 3))
     }
 
     fn finalise(c: u32) -> Weight {
-        Weight::from_parts(25913868, 0)
+        Weight::from_parts(41602000, 0)
             .saturating_add(T::DbWeight::get().reads_writes(7, 3))
-            .saturating_add(Weight::from_parts(3766872, 0).saturating_mul(c.into()))
+            .saturating_add(Weight::from_parts(4545696, 0).saturating_mul(c.into()))
             .saturating_add(T::DbWeight::get().reads_writes(1, 0).saturating_mul(c.into()))
     }
 
     fn prune(n: u32) -> Weight {
-        Weight::from_parts(7008180, 0)
+        Weight::from_parts(8331572, 0)
             .saturating_add(T::DbWeight::get().reads_writes(3, 0))
-            .saturating_add(Weight::from_parts(1314623, 0).saturating_mul(n.into()))
+            .saturating_add(Weight::from_parts(1429500, 0).saturating_mul(n.into()))
             .saturating_add(T::DbWeight::get().reads_writes(1, 1).saturating_mul(n.into()))
     }
 
     fn roll() -> Weight {
-        Weight::from_parts(4767000, 0).saturating_add(T::DbWeight::get().reads_writes(1, 1))
+        Weight::from_parts(4697000, 0).saturating_add(T::DbWeight::get().reads_writes(1, 1))
     }
 }

@@ -19,6 +19,6 @@ pub struct SubstrateWeight<T>(PhantomData<T>);
 
 impl<T: frame_system::Config> WeightInfo for SubstrateWeight<T> {
     fn check() -> Weight {
-        Weight::from_parts(37837000, 0).saturating_add(T::DbWeight::get().reads_writes(4, 0))
+        Weight::from_parts(59138000, 0).saturating_add(T::DbWeight::get().reads_writes(4, 0))
     }
 }

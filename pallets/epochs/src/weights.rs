@@ -23,14 +23,14 @@ pub struct SubstrateWeight<T>(PhantomData<T>);
 
 impl<T: frame_system::Config> WeightInfo for SubstrateWeight<T> {
     fn boundary() -> Weight {
-        Weight::from_parts(27802000, 0).saturating_add(T::DbWeight::get().reads_writes(8, 6))
+        Weight::from_parts(29744000, 0).saturating_add(T::DbWeight::get().reads_writes(8, 6))
     }
 
     fn propose_schedule() -> Weight {
-        Weight::from_parts(4336000, 0).saturating_add(T::DbWeight::get().reads_writes(0, 1))
+        Weight::from_parts(4547000, 0).saturating_add(T::DbWeight::get().reads_writes(0, 1))
     }
 
     fn tick() -> Weight {
-        Weight::from_parts(3655000, 0).saturating_add(T::DbWeight::get().reads_writes(1, 0))
+        Weight::from_parts(3705000, 0).saturating_add(T::DbWeight::get().reads_writes(1, 0))
     }
 }

@@ -21,13 +21,13 @@ pub struct SubstrateWeight<T>(PhantomData<T>);
 
 impl<T: frame_system::Config> WeightInfo for SubstrateWeight<T> {
     fn remove_votes(n: u32) -> Weight {
-        Weight::from_parts(12408836, 0)
+        Weight::from_parts(18480825, 0)
             .saturating_add(T::DbWeight::get().reads_writes(2, 0))
-            .saturating_add(Weight::from_parts(2871556, 0).saturating_mul(n.into()))
+            .saturating_add(Weight::from_parts(3042913, 0).saturating_mul(n.into()))
             .saturating_add(T::DbWeight::get().reads_writes(1, 1).saturating_mul(n.into()))
     }
 
     fn vote() -> Weight {
-        Weight::from_parts(46069000, 0).saturating_add(T::DbWeight::get().reads_writes(5, 5))
+        Weight::from_parts(59789000, 0).saturating_add(T::DbWeight::get().reads_writes(5, 5))
     }
 }

@@ -33,40 +33,40 @@ pub struct SubstrateWeight<T>(PhantomData<T>);
 
 impl<T: frame_system::Config> WeightInfo for SubstrateWeight<T> {
     fn announce() -> Weight {
-        Weight::from_parts(37807000, 0).saturating_add(T::DbWeight::get().reads_writes(3, 2))
+        Weight::from_parts(54781000, 0).saturating_add(T::DbWeight::get().reads_writes(3, 2))
     }
 
     fn declare_maintenance() -> Weight {
-        Weight::from_parts(15342000, 0).saturating_add(T::DbWeight::get().reads_writes(3, 1))
+        Weight::from_parts(29774000, 0).saturating_add(T::DbWeight::get().reads_writes(3, 1))
     }
 
     fn deregister() -> Weight {
-        Weight::from_parts(97031000, 0).saturating_add(T::DbWeight::get().reads_writes(9, 8))
+        Weight::from_parts(119458000, 0).saturating_add(T::DbWeight::get().reads_writes(9, 8))
     }
 
     fn drain() -> Weight {
-        Weight::from_parts(15342000, 0).saturating_add(T::DbWeight::get().reads_writes(1, 1))
+        Weight::from_parts(27191000, 0).saturating_add(T::DbWeight::get().reads_writes(1, 1))
     }
 
     fn register(p: u32) -> Weight {
-        Weight::from_parts(65020149, 0)
+        Weight::from_parts(94234420, 0)
             .saturating_add(T::DbWeight::get().reads_writes(8, 6))
-            .saturating_add(Weight::from_parts(3841867, 0).saturating_mul(p.into()))
+            .saturating_add(Weight::from_parts(4111050, 0).saturating_mul(p.into()))
             .saturating_add(T::DbWeight::get().reads_writes(2, 0).saturating_mul(p.into()))
     }
 
     fn resume() -> Weight {
-        Weight::from_parts(72348000, 0).saturating_add(T::DbWeight::get().reads_writes(6, 4))
+        Weight::from_parts(93810000, 0).saturating_add(T::DbWeight::get().reads_writes(6, 4))
     }
 
     fn set_profiles(p: u32) -> Weight {
-        Weight::from_parts(17808583, 0)
+        Weight::from_parts(33825703, 0)
             .saturating_add(T::DbWeight::get().reads_writes(1, 1))
-            .saturating_add(Weight::from_parts(3718392, 0).saturating_mul(p.into()))
+            .saturating_add(Weight::from_parts(3839661, 0).saturating_mul(p.into()))
             .saturating_add(T::DbWeight::get().reads_writes(2, 0).saturating_mul(p.into()))
     }
 
     fn set_worker() -> Weight {
-        Weight::from_parts(34762000, 0).saturating_add(T::DbWeight::get().reads_writes(5, 5))
+        Weight::from_parts(48452000, 0).saturating_add(T::DbWeight::get().reads_writes(5, 5))
     }
 }

@@ -21,10 +21,10 @@ pub struct SubstrateWeight<T>(PhantomData<T>);
 
 impl<T: frame_system::Config> WeightInfo for SubstrateWeight<T> {
     fn register() -> Weight {
-        Weight::from_parts(17376000, 0).saturating_add(T::DbWeight::get().reads_writes(2, 3))
+        Weight::from_parts(14712000, 0).saturating_add(T::DbWeight::get().reads_writes(2, 3))
     }
 
     fn retire() -> Weight {
-        Weight::from_parts(16925000, 0).saturating_add(T::DbWeight::get().reads_writes(3, 2))
+        Weight::from_parts(16605000, 0).saturating_add(T::DbWeight::get().reads_writes(3, 2))
     }
 }

@@ -23,20 +23,20 @@ pub struct SubstrateWeight<T>(PhantomData<T>);
 
 impl<T: frame_system::Config> WeightInfo for SubstrateWeight<T> {
     fn claim(s: u32) -> Weight {
-        Weight::from_parts(1348612000, 0)
-            .saturating_add(T::DbWeight::get().reads_writes(122, 6))
-            .saturating_add(Weight::from_parts(40402171, 0).saturating_mul(s.into()))
-            .saturating_add(T::DbWeight::get().reads_writes(5, 0).saturating_mul(s.into()))
+        Weight::from_parts(7972910249, 0)
+            .saturating_add(T::DbWeight::get().reads_writes(1134, 6))
+            .saturating_add(Weight::from_parts(85123676, 0).saturating_mul(s.into()))
+            .saturating_add(T::DbWeight::get().reads_writes(11, 0).saturating_mul(s.into()))
     }
 
     fn epoch_change() -> Weight {
-        Weight::from_parts(103283000, 0).saturating_add(T::DbWeight::get().reads_writes(4, 4))
+        Weight::from_parts(71978000, 0).saturating_add(T::DbWeight::get().reads_writes(4, 4))
     }
 
     fn prune(n: u32) -> Weight {
-        Weight::from_parts(2872597, 0)
+        Weight::from_parts(2459040, 0)
             .saturating_add(T::DbWeight::get().reads_writes(2, 0))
-            .saturating_add(Weight::from_parts(1459480, 0).saturating_mul(n.into()))
+            .saturating_add(Weight::from_parts(1369236, 0).saturating_mul(n.into()))
             .saturating_add(T::DbWeight::get().reads_writes(1, 1).saturating_mul(n.into()))
     }
 }

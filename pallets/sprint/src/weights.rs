@@ -27,34 +27,34 @@ pub struct SubstrateWeight<T>(PhantomData<T>);
 
 impl<T: frame_system::Config> WeightInfo for SubstrateWeight<T> {
     fn commit() -> Weight {
-        Weight::from_parts(125228000, 0).saturating_add(T::DbWeight::get().reads_writes(13, 2))
+        Weight::from_parts(121562000, 0).saturating_add(T::DbWeight::get().reads_writes(13, 2))
     }
 
     fn elect(h: u32) -> Weight {
-        Weight::from_parts(20571000, 0)
+        Weight::from_parts(21562000, 0)
             .saturating_add(T::DbWeight::get().reads_writes(7, 2))
-            .saturating_add(Weight::from_parts(50325597, 0).saturating_mul(h.into()))
+            .saturating_add(Weight::from_parts(48268009, 0).saturating_mul(h.into()))
             .saturating_add(T::DbWeight::get().reads_writes(7, 1).saturating_mul(h.into()))
     }
 
     fn elect_profiles(p: u32) -> Weight {
-        Weight::from_parts(22161481791, 0)
+        Weight::from_parts(20227603269, 0)
             .saturating_add(T::DbWeight::get().reads_writes(2009, 2))
-            .saturating_add(Weight::from_parts(191699566, 0).saturating_mul(p.into()))
+            .saturating_add(Weight::from_parts(57779022, 0).saturating_mul(p.into()))
             .saturating_add(T::DbWeight::get().reads_writes(4, 1).saturating_mul(p.into()))
     }
 
     fn prune(n: u32) -> Weight {
-        Weight::from_parts(13995098, 0)
+        Weight::from_parts(9053958, 0)
             .saturating_add(T::DbWeight::get().reads_writes(2, 0))
-            .saturating_add(Weight::from_parts(1567817, 0).saturating_mul(n.into()))
+            .saturating_add(Weight::from_parts(1336282, 0).saturating_mul(n.into()))
             .saturating_add(T::DbWeight::get().reads_writes(1, 1).saturating_mul(n.into()))
     }
 
     fn submit_verdicts(n: u32) -> Weight {
-        Weight::from_parts(108865516, 0)
+        Weight::from_parts(118314227, 0)
             .saturating_add(T::DbWeight::get().reads_writes(11, 0))
-            .saturating_add(Weight::from_parts(44024241, 0).saturating_mul(n.into()))
+            .saturating_add(Weight::from_parts(15509768, 0).saturating_mul(n.into()))
             .saturating_add(T::DbWeight::get().reads_writes(2, 1).saturating_mul(n.into()))
     }
 }

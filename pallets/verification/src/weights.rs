@@ -15,12 +15,12 @@ pub trait WeightInfo {
     fn agenda(n: u32) -> Weight;
     /// `close_panels`, `n` in `0..=2`.
     fn close_panels(n: u32) -> Weight;
+    /// `commit_plant`.
+    fn commit_plant() -> Weight;
     /// `commit_refused`, `n` in `1..=256`.
     fn commit_refused(n: u32) -> Weight;
     /// `commit_verdicts`, `n` in `1..=256`.
     fn commit_verdicts(n: u32) -> Weight;
-    /// `commit_plant`.
-    fn commit_plant() -> Weight;
     /// `contest_plant`.
     fn contest_plant() -> Weight;
     /// `coverage`.
@@ -57,134 +57,130 @@ pub struct SubstrateWeight<T>(PhantomData<T>);
 
 impl<T: frame_system::Config> WeightInfo for SubstrateWeight<T> {
     fn accuse(a: u32) -> Weight {
-        Weight::from_parts(45427763, 0)
+        Weight::from_parts(81608094, 0)
             .saturating_add(T::DbWeight::get().reads_writes(12, 6))
-            .saturating_add(Weight::from_parts(386072, 0).saturating_mul(a.into()))
+            .saturating_add(Weight::from_parts(432585, 0).saturating_mul(a.into()))
     }
 
     fn agenda(n: u32) -> Weight {
-        Weight::from_parts(8613000, 0)
-            .saturating_add(T::DbWeight::get().reads_writes(5, 2))
-            .saturating_add(Weight::from_parts(29395308, 0).saturating_mul(n.into()))
-            .saturating_add(T::DbWeight::get().reads_writes(3, 3).saturating_mul(n.into()))
+        Weight::from_parts(16044000, 0)
+            .saturating_add(T::DbWeight::get().reads_writes(6, 3))
+            .saturating_add(Weight::from_parts(41398266, 0).saturating_mul(n.into()))
+            .saturating_add(T::DbWeight::get().reads_writes(4, 3).saturating_mul(n.into()))
     }
 
     fn close_panels(n: u32) -> Weight {
-        Weight::from_parts(12408152, 0)
+        Weight::from_parts(5899661, 0)
             .saturating_add(T::DbWeight::get().reads_writes(3, 1))
-            .saturating_add(Weight::from_parts(4679972881, 0).saturating_mul(n.into()))
-            .saturating_add(T::DbWeight::get().reads_writes(1210, 605).saturating_mul(n.into()))
+            .saturating_add(Weight::from_parts(5157531152, 0).saturating_mul(n.into()))
+            .saturating_add(T::DbWeight::get().reads_writes(1212, 606).saturating_mul(n.into()))
+    }
+
+    fn commit_plant() -> Weight {
+        Weight::from_parts(64436000, 0).saturating_add(T::DbWeight::get().reads_writes(5, 1))
     }
 
     fn commit_refused(n: u32) -> Weight {
-        Weight::from_parts(44206957, 0)
+        Weight::from_parts(1752632, 0)
             .saturating_add(T::DbWeight::get().reads_writes(2, 0))
-            .saturating_add(Weight::from_parts(10187525, 0).saturating_mul(n.into()))
+            .saturating_add(Weight::from_parts(10090524, 0).saturating_mul(n.into()))
             .saturating_add(T::DbWeight::get().reads_writes(3, 0).saturating_mul(n.into()))
     }
 
     fn commit_verdicts(n: u32) -> Weight {
-        Weight::from_parts(73259299, 0)
+        Weight::from_parts(35553227, 0)
             .saturating_add(T::DbWeight::get().reads_writes(4, 0))
-            .saturating_add(Weight::from_parts(16326813, 0).saturating_mul(n.into()))
+            .saturating_add(Weight::from_parts(15415990, 0).saturating_mul(n.into()))
             .saturating_add(T::DbWeight::get().reads_writes(3, 2).saturating_mul(n.into()))
     }
 
-    // Counted, but timed by unoptimised code only: scaled by what `prove_fraud` and `commit_refused` take there.
-    fn commit_plant() -> Weight {
-        Weight::from_parts(75000000, 0).saturating_add(T::DbWeight::get().reads_writes(5, 1))
-    }
-
-    // As `commit_plant`.
     fn contest_plant() -> Weight {
-        Weight::from_parts(65000000, 0).saturating_add(T::DbWeight::get().reads_writes(5, 3))
+        Weight::from_parts(68522000, 0).saturating_add(T::DbWeight::get().reads_writes(5, 3))
     }
 
     fn coverage() -> Weight {
-        Weight::from_parts(33219000, 0).saturating_add(T::DbWeight::get().reads_writes(6, 5))
+        Weight::from_parts(35232000, 0).saturating_add(T::DbWeight::get().reads_writes(6, 5))
     }
 
     fn draw_panels(n: u32) -> Weight {
-        Weight::from_parts(155178355, 0)
-            .saturating_add(T::DbWeight::get().reads_writes(20, 1))
-            .saturating_add(Weight::from_parts(6102096389, 0).saturating_mul(n.into()))
-            .saturating_add(T::DbWeight::get().reads_writes(853, 4).saturating_mul(n.into()))
+        Weight::from_parts(153425694, 0)
+            .saturating_add(T::DbWeight::get().reads_writes(28, 1))
+            .saturating_add(Weight::from_parts(6904130237, 0).saturating_mul(n.into()))
+            .saturating_add(T::DbWeight::get().reads_writes(826, 4).saturating_mul(n.into()))
     }
 
     fn prove_fraud(w: u32) -> Weight {
-        Weight::from_parts(277323784, 0)
-            .saturating_add(T::DbWeight::get().reads_writes(19, 12))
-            .saturating_add(Weight::from_parts(4526381, 0).saturating_mul(w.into()))
+        Weight::from_parts(328762753, 0)
+            .saturating_add(T::DbWeight::get().reads_writes(20, 12))
+            .saturating_add(Weight::from_parts(5198295, 0).saturating_mul(w.into()))
     }
 
     fn prune(n: u32) -> Weight {
-        Weight::from_parts(24342413, 0)
-            .saturating_add(Weight::from_parts(877211, 0).saturating_mul(n.into()))
+        Weight::from_parts(48881567, 0)
+            .saturating_add(Weight::from_parts(1002119, 0).saturating_mul(n.into()))
             .saturating_add(T::DbWeight::get().reads_writes(1, 1).saturating_mul(n.into()))
     }
 
-    // As `commit_plant`.
     fn release_approvers(n: u32) -> Weight {
-        Weight::from_parts(45000000, 0)
-            .saturating_add(T::DbWeight::get().reads_writes(7, 5))
-            .saturating_add(Weight::from_parts(25000000, 0).saturating_mul(n.into()))
-            .saturating_add(T::DbWeight::get().reads_writes(3, 2).saturating_mul(n.into()))
+        Weight::from_parts(47917670, 0)
+            .saturating_add(T::DbWeight::get().reads_writes(8, 5))
+            .saturating_add(Weight::from_parts(23133725, 0).saturating_mul(n.into()))
+            .saturating_add(T::DbWeight::get().reads_writes(3, 3).saturating_mul(n.into()))
     }
 
     fn reveal_deciding(n: u32) -> Weight {
-        Weight::from_parts(250223000, 0)
-            .saturating_add(T::DbWeight::get().reads_writes(12, 6))
-            .saturating_add(Weight::from_parts(135084971, 0).saturating_mul(n.into()))
-            .saturating_add(T::DbWeight::get().reads_writes(12, 10).saturating_mul(n.into()))
+        Weight::from_parts(276542000, 0)
+            .saturating_add(T::DbWeight::get().reads_writes(14, 7))
+            .saturating_add(Weight::from_parts(162326446, 0).saturating_mul(n.into()))
+            .saturating_add(T::DbWeight::get().reads_writes(13, 10).saturating_mul(n.into()))
     }
 
-    // As `commit_plant`.
     fn reveal_plant(h: u32) -> Weight {
-        Weight::from_parts(220000000, 0)
-            .saturating_add(T::DbWeight::get().reads_writes(19, 12))
-            .saturating_add(Weight::from_parts(4000000, 0).saturating_mul(h.into()))
+        Weight::from_parts(157204222, 0)
+            .saturating_add(T::DbWeight::get().reads_writes(21, 16))
+            .saturating_add(Weight::from_parts(4650418, 0).saturating_mul(h.into()))
             .saturating_add(T::DbWeight::get().reads_writes(1, 0).saturating_mul(h.into()))
     }
 
     fn reveal_refused(n: u32) -> Weight {
-        Weight::from_parts(33480115, 0)
+        Weight::from_parts(60801000, 0)
             .saturating_add(T::DbWeight::get().reads_writes(4, 0))
-            .saturating_add(Weight::from_parts(16063863, 0).saturating_mul(n.into()))
+            .saturating_add(Weight::from_parts(18011410, 0).saturating_mul(n.into()))
             .saturating_add(T::DbWeight::get().reads_writes(4, 0).saturating_mul(n.into()))
     }
 
     fn reveal_verdicts(n: u32) -> Weight {
-        Weight::from_parts(34416014, 0)
+        Weight::from_parts(136924000, 0)
             .saturating_add(T::DbWeight::get().reads_writes(6, 0))
-            .saturating_add(Weight::from_parts(49487769, 0).saturating_mul(n.into()))
+            .saturating_add(Weight::from_parts(50958314, 0).saturating_mul(n.into()))
             .saturating_add(T::DbWeight::get().reads_writes(8, 6).saturating_mul(n.into()))
     }
 
     fn submit_failing(n: u32) -> Weight {
-        Weight::from_parts(115051000, 0)
-            .saturating_add(T::DbWeight::get().reads_writes(7, 1))
-            .saturating_add(Weight::from_parts(31346010, 0).saturating_mul(n.into()))
+        Weight::from_parts(106108000, 0)
+            .saturating_add(T::DbWeight::get().reads_writes(8, 2))
+            .saturating_add(Weight::from_parts(34891544, 0).saturating_mul(n.into()))
             .saturating_add(T::DbWeight::get().reads_writes(3, 4).saturating_mul(n.into()))
     }
 
     fn submit_profiles(p: u32) -> Weight {
-        Weight::from_parts(5982382736, 0)
+        Weight::from_parts(5382263198, 0)
             .saturating_add(T::DbWeight::get().reads_writes(1283, 512))
-            .saturating_add(Weight::from_parts(17871131, 0).saturating_mul(p.into()))
+            .saturating_add(Weight::from_parts(24359712, 0).saturating_mul(p.into()))
             .saturating_add(T::DbWeight::get().reads_writes(2, 0).saturating_mul(p.into()))
     }
 
     fn submit_refused(n: u32) -> Weight {
-        Weight::from_parts(27881972, 0)
-            .saturating_add(T::DbWeight::get().reads_writes(5, 0))
-            .saturating_add(Weight::from_parts(9113185, 0).saturating_mul(n.into()))
+        Weight::from_parts(59857854, 0)
+            .saturating_add(T::DbWeight::get().reads_writes(6, 0))
+            .saturating_add(Weight::from_parts(20067529, 0).saturating_mul(n.into()))
             .saturating_add(T::DbWeight::get().reads_writes(3, 0).saturating_mul(n.into()))
     }
 
     fn submit_verdicts(n: u32) -> Weight {
-        Weight::from_parts(121582000, 0)
+        Weight::from_parts(89323000, 0)
             .saturating_add(T::DbWeight::get().reads_writes(5, 0))
-            .saturating_add(Weight::from_parts(25882533, 0).saturating_mul(n.into()))
+            .saturating_add(Weight::from_parts(26171220, 0).saturating_mul(n.into()))
             .saturating_add(T::DbWeight::get().reads_writes(5, 4).saturating_mul(n.into()))
     }
 }
