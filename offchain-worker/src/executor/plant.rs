@@ -137,7 +137,10 @@ impl Executor {
             let answer =
                 self.perturbed(request, &checked, place, perturbation).await.map_err(NoPlant::Unfit)?;
             match self.is_bad(request, &checked, &answer.transcript).await {
-                Ok(()) => return Ok(inner.waiting.put(request_id, answer)),
+                Ok(()) => {
+                    inner.waiting.put(request_id, answer);
+                    return Ok(());
+                }
                 Err(why_not) => reason = why_not,
             }
         }
