@@ -251,7 +251,7 @@ impl Executor {
             perturbation: None,
         };
         let generating = async {
-            match self.inner.waiting.take(request_id) {
+            match self.inner.waiting.take(request_id, checked.epoch.index) {
                 Some(plant) => {
                     let Generation { gate, event_timeout, .. } = generation;
                     plant.give(place, events, gate, hang_up, event_timeout).await

@@ -19,7 +19,7 @@ use starling_mlnode_api::Perturbation;
 use starling_primitives::{
     tape::tape_seed,
     transcript::{TokenRecord, Transcript},
-    RequestId, H256,
+    EpochIndex, RequestId, H256,
 };
 use std::{
     sync::{Mutex, PoisonError},
@@ -51,7 +51,13 @@ pub enum NoPlant {
 pub(super) struct Waiting(Mutex<Option<(RequestId, PreparedAnswer)>>);
 
 impl Waiting {
-    pub(super) fn take(&self, request_id: &RequestId) -> Option<PreparedAnswer> {
+    /// The answer to this request, if it is to be run in the epoch that the answer was made for: by another one's tape its tokens
+    /// would be lies.
+    pub(super) fn take(&self, request_id: &RequestId, epoch: EpochIndex) -> Option<PreparedAnswer> {
+        self.remove(request_id).filter(|answer| answer.epoch == epoch)
+    }
+
+    fn remove(&self, request_id: &RequestId) -> Option<PreparedAnswer> {
         let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         waiting.take_if(|(of, _)| of == request_id).map(|(_, answer)| answer)
     }
@@ -79,6 +85,7 @@ struct Piece {
 /// An answer with everything that a gateway is to hear of it.
 #[derive(Debug)]
 pub(super) struct PreparedAnswer {
+    epoch: EpochIndex,
     pieces: Vec<Piece>,
     transcript: Transcript,
     tokens: Vec<u32>,
@@ -149,7 +156,7 @@ impl Executor {
 
     /// Forgets an answer whose request did not come; says whether there was one.
     pub fn forget_plant(&self, request_id: &RequestId) -> bool {
-        self.inner.waiting.take(request_id).is_some()
+        self.inner.waiting.remove(request_id).is_some()
     }
 
     /// An answer with noise, or why there is none.
@@ -196,7 +203,8 @@ impl Executor {
         }
         match ended {
             Ended::Complete { transcript, tokens, text, finish_reason } => {
-                Ok(PreparedAnswer { pieces, transcript, tokens, text, finish_reason })
+                let epoch = checked.epoch.index;
+                Ok(PreparedAnswer { epoch, pieces, transcript, tokens, text, finish_reason })
             }
             Ended::Failed { reason } => Err(reason),
             Ended::Busy => Err("every ML node is full".into()),
@@ -227,5 +235,48 @@ impl Executor {
             }
             other => Err(format!("it could not be measured: {other:?}")),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use starling_primitives::{
+        request::{RequestHeader, SamplingParams},
+        transcript::TranscriptBuilder,
+    };
+
+    fn answer(epoch: EpochIndex) -> (RequestId, PreparedAnswer) {
+        let header = RequestHeader {
+            profile: 0,
+            prompt_hash: H256::zero(),
+            sampling: SamplingParams::GREEDY,
+            max_tokens: 1,
+            constraint: None,
+            nonce: [1; 32],
+        };
+        let request = header.id();
+        let (transcript, _) = TranscriptBuilder::new(header).finish();
+        let answer = PreparedAnswer {
+            epoch,
+            pieces: Vec::new(),
+            transcript,
+            tokens: Vec::new(),
+            text: String::new(),
+            finish_reason: FinishReason::Stop,
+        };
+        (request, answer)
+    }
+
+    #[test]
+    fn an_answer_waits_for_its_request_in_its_epoch() {
+        let waiting = Waiting::default();
+        let (request, prepared) = answer(4);
+        waiting.put(request, prepared);
+        assert!(waiting.take(&H256::repeat_byte(9), 4).is_none() && waiting.holds(&request));
+        assert!(waiting.take(&request, 4).is_some() && !waiting.holds(&request));
+        // A gateway that hands it over as one of another epoch gets an answer of the model's.
+        waiting.put(request, answer(4).1);
+        assert!(waiting.take(&request, 3).is_none() && !waiting.holds(&request));
     }
 }
