@@ -72,6 +72,8 @@ async fn story(network: &mut Network, wasm: &str) -> Result<()> {
     watch::fresh_epoch(network, &chain, &[ALICE, BOB, DAVE], 60).await?;
     hosts_authorize(network, wasm).await?;
 
+    // Far from the sprint: nodes that compile a runtime, and agents that read its metadata, miss some blocks.
+    watch::fresh_epoch(network, &chain, &[ALICE, BOB, DAVE], 12).await?;
     key::deposit(&chain, CLIENT, 900).await?;
     let load = Load::begin(network, &chain).await?;
     let before = spec_version(network, ALICE).await?;
