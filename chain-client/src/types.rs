@@ -44,6 +44,15 @@ pub struct Endpoints {
     pub gateway_url: Vec<u8>,
 }
 
+impl Endpoints {
+    /// Base URL of the gateway, without a slash at the end. `None` when there is none, or it is not http: anything else in a
+    /// stranger's announcement is not for us to open.
+    pub fn gateway(&self) -> Option<&str> {
+        let url = std::str::from_utf8(&self.gateway_url).ok()?.trim_end_matches('/');
+        (url.starts_with("http://") || url.starts_with("https://")).then_some(url)
+    }
+}
+
 /// Where a host stands.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, TypeInfo, serde::Serialize, serde::Deserialize,
@@ -338,4 +347,19 @@ pub struct AccountData {
     pub frozen: Balance,
     /// Flags of the balances pallet.
     pub flags: u128,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_web_addresses_are_gateways() {
+        let gateway = |url: &[u8]| Endpoints { gateway_url: url.to_vec(), ..Endpoints::default() };
+        assert_eq!(gateway(b"https://host:8000/").gateway(), Some("https://host:8000"));
+        assert_eq!(gateway(b"http://host").gateway(), Some("http://host"));
+        for other in [&b""[..], b"file:///etc/passwd", b"host:8000", b"http://\xff"] {
+            assert_eq!(gateway(other).gateway(), None, "{other:?}");
+        }
+    }
 }

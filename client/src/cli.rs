@@ -144,19 +144,19 @@ pub(crate) async fn run(cli: Cli) -> Result<()> {
 
 /// Checks every receipt; fails when one of them proves nothing, after all the others were looked at.
 async fn verify_all(receipts: &[PathBuf], chain: Option<&ChainClient>) -> Result<()> {
-    let [single] = receipts else {
-        let mut failed = 0usize;
-        for path in receipts {
-            println!("{}", path.display());
-            if let Err(error) = verify(path, chain).await {
-                failed = failed.saturating_add(1);
-                println!("NOT PROVEN   {error:#}");
-            }
+    if let [single] = receipts {
+        return verify(single, chain).await;
+    }
+    let mut failed = 0usize;
+    for path in receipts {
+        println!("{}", path.display());
+        if let Err(error) = verify(path, chain).await {
+            failed = failed.saturating_add(1);
+            println!("NOT PROVEN   {error:#}");
         }
-        ensure!(failed == 0, "{failed} of {} receipts prove nothing", receipts.len());
-        return Ok(());
-    };
-    verify(single, chain).await
+    }
+    ensure!(failed == 0, "{failed} of {} receipts prove nothing", receipts.len());
+    Ok(())
 }
 
 async fn verify(path: &Path, chain: Option<&ChainClient>) -> Result<()> {

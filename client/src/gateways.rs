@@ -54,10 +54,8 @@ impl Gateways {
             .into_iter()
             .filter(|(_, info)| info.status == HostStatus::Active)
             .filter_map(|(host, info)| {
-                let url = String::from_utf8(info.endpoints?.gateway_url).ok()?;
-                let url = url.trim_end_matches('/').to_owned();
-                // Anything else in a stranger's announcement is not for us to open.
-                (url.starts_with("http://") || url.starts_with("https://")).then_some(Gateway { host, url })
+                let url = info.endpoints?.gateway()?.to_owned();
+                Some(Gateway { host, url })
             })
             .collect())
     }

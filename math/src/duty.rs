@@ -1,6 +1,10 @@
 //! Which inferences a host must verify.
 
-use starling_primitives::{hashing::hash_of, Ppm, RequestId, Work, H256, MAX_WORK, PPM};
+use crate::clock;
+use starling_primitives::{
+    hashing::hash_of, schedule::EpochState, BlockNumber, EpochIndex, Ppm, RequestId, Work, H256, MAX_WORK,
+    PPM,
+};
 
 /// Share of a host's inferences that the others verify when its reputation is full: 1 %.
 pub const MIN_TARGET: Ppm = 10_000;
@@ -12,6 +16,22 @@ pub fn target(reputation: Ppm) -> Ppm {
     let range = u64::from(PPM.saturating_sub(MIN_TARGET));
     let above = missing.saturating_mul(range).div_ceil(u64::from(PPM));
     MIN_TARGET.saturating_add(u32::try_from(above).unwrap_or(PPM)).min(PPM)
+}
+
+/// Whether a fall (a conviction at block `since`) changes who must verify the inferences of `epoch`. Who falls when its claims are
+/// open changes nobody's duties any more: what a claim asks for does not depend on when one claims.
+pub fn fall_counts(epoch: EpochIndex, since: BlockNumber, current: &EpochState) -> bool {
+    current.index <= epoch || since < clock::claims_open(current)
+}
+
+/// Whether a host that coverage names leaves its turn to the next one: it had fallen when the window closed, or fell afterwards
+/// without having looked.
+pub fn passes_on(
+    fell_at: Option<BlockNumber>,
+    closed_at: BlockNumber,
+    has_looked: impl FnOnce() -> bool,
+) -> bool {
+    fell_at.is_some_and(|since| since < closed_at || !has_looked())
 }
 
 /// Whether the host with this duty secret must verify the request:

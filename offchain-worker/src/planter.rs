@@ -68,8 +68,8 @@ impl FleetPlanter {
     fn gateway_url(&self, gateway: &AccountId) -> Result<String, HelperError> {
         let view = self.network.view();
         let endpoints = view.hosts.get(gateway).and_then(|info| info.endpoints.as_ref());
-        let url = endpoints.map(|endpoints| String::from_utf8_lossy(&endpoints.gateway_url).into_owned());
-        url.filter(|url| url.starts_with("http://") || url.starts_with("https://"))
+        let url = endpoints.and_then(|endpoints| endpoints.gateway());
+        url.map(str::to_owned)
             .ok_or_else(|| HelperError::Unavailable(format!("{gateway} announces no gateway")))
     }
 
@@ -78,7 +78,7 @@ impl FleetPlanter {
         let unavailable = |reason: String| HelperError::Unavailable(reason);
         let response = self
             .http
-            .post(format!("{}/v1/chat/completions", url.trim_end_matches('/')))
+            .post(format!("{url}/v1/chat/completions"))
             .header(reqwest::header::CONTENT_TYPE, "application/json")
             .header(HEADER_HEADER, hex::encode(request.header.encode()))
             .header(AUTHORIZATION_HEADER, hex::encode(request.authorization.encode()))

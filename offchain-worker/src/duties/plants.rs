@@ -16,7 +16,7 @@ use crate::{
 };
 use futures::future::BoxFuture;
 use rand::Rng;
-use starling_chain_client::{BlockTick, ChainView, Item, Keypair, PlacedRecord, Ticks};
+use starling_chain_client::{BlockTick, ChainView, HostInfo, Item, Keypair, PlacedRecord, Ticks};
 use starling_math::{
     clock,
     draw::{draw_weighted, DrawTable},
@@ -28,7 +28,7 @@ use starling_primitives::{
     traits::{HostWeight, Round},
     AccountId, BlockNumber, EpochIndex, MultiSignature, ProfileId, H256,
 };
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 use tokio::task::JoinSet;
 
 /// Nonces that are tried until one has this host drawn: enough for a share of a thousandth.
@@ -350,10 +350,10 @@ impl Planning<'_> {
 
     /// By weight, among the others that have a gateway.
     async fn pick_gateway(&self, weights: &[HostWeight]) -> Result<AccountId, DutyError> {
-        let known = self.view.hosts().await?;
+        let known: BTreeMap<AccountId, HostInfo> = self.view.hosts().await?.into_iter().collect();
         let has_gateway = |host: &AccountId| {
-            let info = known.iter().find(|(known, _)| known == host).map(|(_, info)| info);
-            info.and_then(|info| info.endpoints.as_ref()).is_some_and(|ends| !ends.gateway_url.is_empty())
+            let endpoints = known.get(host).and_then(|info| info.endpoints.as_ref());
+            endpoints.is_some_and(|endpoints| endpoints.gateway().is_some())
         };
         let others: Vec<HostWeight> = weights
             .iter()

@@ -6,7 +6,7 @@ use crate::{
     Config, Convictions, CoverageMarks, Negligences, Pallet, Verdicts,
 };
 use alloc::{collections::BTreeMap, vec::Vec};
-use starling_math::{clock, draw, duty};
+use starling_math::{draw, duty};
 use starling_primitives::{
     records::{InferenceRecord, InferenceState},
     traits::{Beacon, Clock, Duties, Inferences, Round},
@@ -35,16 +35,14 @@ struct Coverage {
 
 impl<T: Config> Pallet<T> {
     fn coverage(epoch: EpochIndex) -> Coverage {
-        // A host with weight may have fallen over an answer of the epoch before. Who falls when claims are open changes nobody's
-        // duties any more: what a claim asks for does not depend on when one claims.
+        // A host with weight may have fallen over an answer of the epoch before.
         let current = T::Clock::epoch();
-        let settled = (current.index > epoch).then(|| clock::claims_open(&current));
         // Of two falls the earlier one counts.
         let fallen = (epoch.saturating_sub(1)..=epoch)
             .rev()
             .flat_map(Convictions::<T>::iter_prefix)
             .map(|(host, conviction)| (host, conviction.since))
-            .filter(|(_, since)| settled.is_none_or(|settled| *since < settled))
+            .filter(|(_, since)| duty::fall_counts(epoch, *since, &current))
             .collect();
         let window = |mark: CoverageMark| Window {
             mark,
@@ -93,11 +91,11 @@ impl<T: Config> Pallet<T> {
         if record.first_verdict_at.is_some_and(|at| at < mark.closed_at) {
             return false;
         }
-        let has_looked = |host: &AccountId| Verdicts::<T>::contains_key(asked.epoch, (index, host));
         // Who falls afterwards keeps its own duty.
         let passes_on = |host: &AccountId| {
-            let since = coverage.fallen.get(host);
-            since.is_some_and(|since| *since < mark.closed_at || host != asked.host && !has_looked(host))
+            duty::passes_on(coverage.fallen.get(host).copied(), mark.closed_at, || {
+                host == asked.host || Verdicts::<T>::contains_key(asked.epoch, (index, host))
+            })
         };
         draw::coverage_verifiers(seed, &record.request_id, &jury.hosts, &record.executor)
             .find(|host| !passes_on(host))

@@ -3,7 +3,7 @@
 use super::{EpochDuties, Verification};
 use crate::duties::DutyError;
 use starling_chain_client::{BlockTick, ChainView, CoverageMark};
-use starling_math::{clock, draw};
+use starling_math::{draw, duty};
 use starling_primitives::{
     records::InferenceRecord, traits::Round, AccountId, BlockNumber, EpochIndex, InferenceId, ProfileId,
     RequestId, H256,
@@ -136,10 +136,13 @@ impl Verification {
                 continue;
             }
             let id = InferenceId { epoch, index };
-            let fell_later =
-                |host: &&AccountId| fallen.get(*host).is_some_and(|since| *since >= turn.closed_at);
-            let fell_later: Vec<AccountId> = turn.before.iter().filter(fell_later).cloned().collect();
-            if view.verdicts(id, &fell_later).await?.is_empty() {
+            let verdicts = view.verdicts(id, &turn.before).await?;
+            let passes_on = |host: &AccountId| {
+                duty::passes_on(fallen.get(host).copied(), turn.closed_at, || {
+                    verdicts.iter().any(|placed| placed.verifier == *host)
+                })
+            };
+            if turn.before.iter().all(passes_on) {
                 self.add_job(id, tick);
             }
             if let Some(duties) = self.epochs.get_mut(&epoch) {
@@ -151,7 +154,7 @@ impl Verification {
 }
 
 /// The hosts that have fallen, and when, as far as that changes the duties of an epoch. A host with weight may have fallen
-/// over an answer of the epoch before; who falls when claims are open changes nothing.
+/// over an answer of the epoch before.
 async fn fallen(
     view: &ChainView,
     epoch: EpochIndex,
@@ -162,7 +165,6 @@ async fn fallen(
         // The earlier of two falls counts.
         convictions.extend(view.convictions(previous).await?);
     }
-    let is_settled = tick.epoch.index > epoch;
     let falls = convictions.into_iter().map(|(host, conviction)| (host, conviction.since));
-    Ok(falls.filter(|(_, since)| !is_settled || *since < clock::claims_open(&tick.epoch)).collect())
+    Ok(falls.filter(|(_, since)| duty::fall_counts(epoch, *since, &tick.epoch)).collect())
 }
