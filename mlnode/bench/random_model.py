@@ -1,10 +1,11 @@
-"""Writes a Qwen3 model with random weights as a Hugging Face folder, for benchmarks: speed does not depend on what the
+"""Writes a Qwen3 or Llama model with random weights as a Hugging Face folder, for benchmarks: speed does not depend on what the
 weights say.
 
-    python random_model.py SHAPE OUT [--dtype float32|bfloat16] [--device cpu|cuda]
+    python random_model.py SHAPE OUT [--dtype float32|bfloat16|float16] [--device cpu|cuda]
 
-SHAPE is `0.6b` (Qwen3-0.6B's: 28 layers, 1024 wide, vocabulary 151,936, tied), `8b` (Qwen3-8B's: 36 layers, 4096 wide,
-untied) or `small` (8 layers, 512 wide, vocabulary 32,000, tied). The tokenizer is the demo model's: the engine wants one,
+SHAPE is `demo` (the demo model itself, its weights rounded), `0.6b` (Qwen3-0.6B's: 28 layers, 1024 wide, vocabulary 151,936, tied), `8b` (Qwen3-8B's: 36 layers, 4096 wide,
+untied), `llama` (Llama 3.2 1B's: 16 layers, 2048 wide, vocabulary 128,256, tied, Llama 3 rotary
+scaling) or `small` (8 layers, 512 wide, vocabulary 32,000, tied). The tokenizer is the demo model's: the engine wants one,
 and its tokens are in all vocabularies. The weights are drawn on the device.
 """
 
@@ -13,11 +14,12 @@ import pathlib
 import shutil
 
 import torch
-from transformers import Qwen3Config, Qwen3ForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
 
 SHAPES = {
     "0.6b": dict(hidden=1024, inner=3072, layers=28, heads=16, kv_heads=8, dim=128, vocab=151_936),
     "8b": dict(hidden=4096, inner=12288, layers=36, heads=32, kv_heads=8, dim=128, vocab=151_936, tied=False),
+    "llama": dict(hidden=2048, inner=8192, layers=16, heads=32, kv_heads=8, dim=64, vocab=128_256, family="llama"),
     "small": dict(hidden=512, inner=1536, layers=8, heads=8, kv_heads=4, dim=64, vocab=32_000),
 }
 DEMO = pathlib.Path(__file__).resolve().parent.parent / "demo-model"
@@ -25,14 +27,37 @@ DEMO = pathlib.Path(__file__).resolve().parent.parent / "demo-model"
 
 def main() -> None:
     arguments = argparse.ArgumentParser()
-    arguments.add_argument("shape", choices=SHAPES)
+    arguments.add_argument("shape", choices=[*SHAPES, "demo"])
     arguments.add_argument("out", type=pathlib.Path)
-    arguments.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
+    arguments.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], default="float32")
     arguments.add_argument("--device", default="cpu")
     arguments = arguments.parse_args()
-    shape = SHAPES[arguments.shape]
+    torch.set_default_dtype(getattr(torch, arguments.dtype))
+    model = demo() if arguments.shape == "demo" else random(SHAPES[arguments.shape], arguments.device)
+    # Shards, so that what reads or hashes them can do several at a time.
+    model.save_pretrained(arguments.out, max_shard_size="2GB")
+    for name in ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja"]:
+        shutil.copy(DEMO / name, arguments.out / name)
+
+
+def demo() -> PreTrainedModel:
+    return Qwen3ForCausalLM.from_pretrained(DEMO, dtype=torch.get_default_dtype())
+
+
+def random(shape: dict, device: str) -> PreTrainedModel:
     torch.manual_seed(1)
-    config = Qwen3Config(
+    llama = shape.get("family") == "llama"
+    rope = {"rope_type": "default", "rope_theta": 1e6}
+    if llama:
+        rope = {
+            "rope_type": "llama3",
+            "rope_theta": 5e5,
+            "factor": 32.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 8192,
+        }
+    config = (LlamaConfig if llama else Qwen3Config)(
         hidden_size=shape["hidden"],
         intermediate_size=shape["inner"],
         num_hidden_layers=shape["layers"],
@@ -40,17 +65,12 @@ def main() -> None:
         num_key_value_heads=shape["kv_heads"],
         head_dim=shape["dim"],
         vocab_size=shape["vocab"],
-        rope_parameters={"rope_type": "default", "rope_theta": 1e6},
+        rope_parameters=rope,
         tie_word_embeddings=shape.get("tied", True),
         max_position_embeddings=4096,
     )
-    torch.set_default_dtype(getattr(torch, arguments.dtype))
-    with torch.device(arguments.device):
-        model = Qwen3ForCausalLM(config).eval()
-    # Shards, so that what reads or hashes them can do several at a time.
-    model.save_pretrained(arguments.out, max_shard_size="2GB")
-    for name in ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja"]:
-        shutil.copy(DEMO / name, arguments.out / name)
+    with torch.device(device):
+        return (LlamaForCausalLM if llama else Qwen3ForCausalLM)(config).eval()
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ use crate::{
     config::Limits,
     digest::{folder_digest, DigestError},
     kernel::Pool,
-    model::{available, check_room, Decoder, Memory, Model, ModelError, BLOCK_TOKENS},
+    model::{available, check_room, Decoder, Memory, Model, ModelError, Precision, BLOCK_TOKENS},
 };
 use serde::Serialize;
 use starling_mlnode_api::ModelDigest;
@@ -139,7 +139,7 @@ fn examine_model(
     if tokenizer > vocab_size {
         return Err(Unservable::Vocabulary { tokenizer, model: vocab_size });
     }
-    let model = Decoder::load(folder)?;
+    let model = Decoder::load(folder, Precision::F32)?;
     let (read, per_token) = (model.weight_bytes(), model.kv_bytes_per_token());
     findings.extend([
         text("family", &format!("{:?}", model.config().family).to_lowercase()),

@@ -94,13 +94,16 @@ pub trait Loader: Send + 'static {
 
 /// Loads Hugging Face folders, to be run by the engine's own kernels.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct FolderLoader;
+pub struct FolderLoader {
+    /// What they compute with.
+    pub precision: Precision,
+}
 
 impl Loader for FolderLoader {
     fn load(&self, spec: &LoadSpec) -> Result<Loaded, LoadError> {
         // Before hours are spent on a digest.
         check_room(&spec.folder)?;
-        load_as(spec, Decoder::load)
+        load_as(spec, |folder| Decoder::load(folder, self.precision))
     }
 }
 
@@ -114,9 +117,9 @@ pub struct LibtorchLoader {
 }
 
 impl LibtorchLoader {
-    /// On the processor, in the class of the engine's own kernels.
-    pub fn processor() -> Self {
-        Self { device: tch::Device::Cpu, precision: Precision::F32 }
+    /// On the processor, in the class that the engine's own kernels have with this precision.
+    pub fn processor(precision: Precision) -> Self {
+        Self { device: tch::Device::Cpu, precision }
     }
 }
 
@@ -134,7 +137,7 @@ pub fn device_loader(
 ) -> Result<Box<dyn Loader>, ModelError> {
     Ok(match device.resolve(cuda_library)? {
         Some(number) => Box::new(LibtorchLoader { device: tch::Device::Cuda(number), precision }),
-        None => Box::new(FolderLoader),
+        None => Box::new(FolderLoader { precision }),
     })
 }
 

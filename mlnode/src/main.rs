@@ -107,9 +107,11 @@ enum Command {
         /// Tokens of an answer at most.
         #[arg(long, default_value_t = 192, value_parser = clap::value_parser!(u32).range(1..))]
         tokens: u32,
-        /// Leave out libtorch, which stands for other devices.
+        /// Leave out libtorch, which runs on the device, and on the processor stands for other devices.
         #[arg(long)]
         without_libtorch: bool,
+        #[command(flatten)]
+        device: DeviceArgs,
     },
     /// Put a node of its own under load: streams of all lengths, clients that hang up, read slowly or are refused. One JSON
     /// object per line.
@@ -134,6 +136,8 @@ enum Command {
         /// Questions follow from this number.
         #[arg(long, default_value_t = 1)]
         seed: u64,
+        #[command(flatten)]
+        device: DeviceArgs,
     },
     /// Find out how soon hosts that cheat are found out; one JSON object per line.
     Detect {
@@ -170,6 +174,9 @@ enum Command {
         /// Threads of the processor.
         #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
         threads: u32,
+        /// What the kernels compute with, stored or f32; as the device when absent.
+        #[arg(long)]
+        reference: Option<Precision>,
         #[command(flatten)]
         device: DeviceArgs,
     },
@@ -276,10 +283,11 @@ fn run_command(command: Command) -> anyhow::Result<()> {
                 println!("{}", serde_json::to_string(&line)?);
             }
         }
-        Command::Calibrate { folder, sequences, seed, threads, prompt, tokens, without_libtorch } => {
+        Command::Calibrate { folder, sequences, seed, threads, prompt, tokens, without_libtorch, device } => {
             let sizes = Sizes { prompt_max: prompt, answer_max: tokens };
-            let libtorch = !without_libtorch;
-            let plan = CalibrationPlan { folder, sequences, seed, threads, sizes, libtorch };
+            let libtorch = (!without_libtorch).then(|| device.libtorch()).transpose()?;
+            let precision = device.precision;
+            let plan = CalibrationPlan { folder, sequences, seed, threads, sizes, precision, libtorch };
             let report = calibrate(&plan, &progress_bar())?;
             println!("{}", serde_json::to_string_pretty(&report)?);
             anyhow::ensure!(report.holds, "the limits do not hold on fresh answers");
@@ -296,10 +304,22 @@ fn run_command(command: Command) -> anyhow::Result<()> {
             };
             detect(&plan, &bar, print)?;
         }
-        Command::BenchLoad { folder, requests, streams, threads, prompt, tokens, seed } => {
+        Command::BenchLoad { folder, requests, streams, threads, prompt, tokens, seed, device } => {
             let sizes = Sizes { prompt_max: prompt, answer_max: tokens };
             let program = std::env::current_exe().context("cannot find this program")?;
-            let plan = LoadPlan { program, folder, requests, streams, threads, sizes, seed };
+            let DeviceArgs { device, precision, cuda_library } = device;
+            let plan = LoadPlan {
+                program,
+                folder,
+                device,
+                precision,
+                cuda_library,
+                requests,
+                streams,
+                threads,
+                sizes,
+                seed,
+            };
             let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
             let report = runtime.block_on(load_test(&plan, &progress_bar()))?;
             for line in report.lines() {
@@ -312,8 +332,10 @@ fn run_command(command: Command) -> anyhow::Result<()> {
             std::fs::write(&path, SAMPLER).with_context(|| format!("cannot write {}", path.display()))?;
             println!("{}", path.display());
         }
-        Command::Compare { folder, threads, device } => {
-            for line in compare_device(&folder, threads, &device.libtorch()?, &Lengths::default())? {
+        Command::Compare { folder, threads, reference, device } => {
+            let reference = reference.unwrap_or(device.precision);
+            let lengths = Lengths::default();
+            for line in compare_device(&folder, threads, &device.libtorch()?, reference, &lengths)? {
                 println!("{}", serde_json::to_string(&line)?);
             }
         }

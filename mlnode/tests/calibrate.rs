@@ -4,6 +4,8 @@ use indicatif::ProgressBar;
 use starling_mlnode::{
     calibrate::{calibrate, CalibrationPlan, Sizes, DISTANCE_FLOOR, MARGIN_FLOOR},
     detect::{detect, DetectionPlan, Dress, Row},
+    loader::LibtorchLoader,
+    model::Precision,
 };
 use starling_primitives::profile::Calibration;
 use std::{path::PathBuf, process::Command};
@@ -21,7 +23,8 @@ fn honest_engines_differ_by_rounding_only() {
         seed: 7,
         threads: 1,
         sizes: Sizes { prompt_max: 96, answer_max: 64 },
-        libtorch: true,
+        precision: Precision::F32,
+        libtorch: Some(LibtorchLoader::processor(Precision::F32)),
     };
     let report = calibrate(&plan, &ProgressBar::hidden()).unwrap();
     assert!(report.holds, "{report:?}");
@@ -36,7 +39,7 @@ fn honest_engines_differ_by_rounding_only() {
     // Half a step of rounding is all that there is.
     let largest = |row: &starling_mlnode::calibrate::LengthRow| row.quantiles.last().unwrap().distance;
     assert!(report.quantiles.iter().all(|row| largest(row) <= f64::from(DISTANCE_FLOOR) / 2.0));
-    assert!(report.not_run.iter().any(|skipped| skipped.pair.contains("bf16")));
+    assert!(report.not_run.iter().any(|skipped| skipped.reason.contains("bf16")));
 }
 
 #[test]

@@ -233,7 +233,7 @@ struct CarelessLoader;
 
 impl Loader for CarelessLoader {
     fn load(&self, spec: &LoadSpec) -> Result<Loaded, LoadError> {
-        let loaded = FolderLoader.load(spec)?;
+        let loaded = FolderLoader::default().load(spec)?;
         Ok(Loaded { source: Box::new(Careless(loaded.source)), ..loaded })
     }
 }

@@ -197,9 +197,9 @@ async fn honest_transcripts_verify_near_zero() {
 #[tokio::test]
 async fn what_is_known_of_a_prompt_changes_no_committed_integer() {
     let folder = rambling_model();
-    let reusing = Running::start(&config(folder.path(), Limits::default()), FolderLoader).await;
+    let reusing = Running::start(&config(folder.path(), Limits::default()), FolderLoader::default()).await;
     let limits = Limits { prefix_tokens: 0, ..Limits::default() };
-    let fresh = Running::start(&config(folder.path(), limits), FolderLoader).await;
+    let fresh = Running::start(&config(folder.path(), limits), FolderLoader::default()).await;
     let known = async |node: &Running| {
         let text = node.client.metrics().await.unwrap();
         let line = text.lines().find(|line| line.starts_with("vllm:prefix_cache_hits_total{")).unwrap();
@@ -283,7 +283,7 @@ async fn other_weights_are_far_away() {
     let folder = tempfile::tempdir().unwrap();
     write_other_model(folder.path(), 0.25);
     let verifier = Running::demo(Limits::default()).await;
-    let cheat = Running::start(&config(folder.path(), Limits::default()), FolderLoader).await;
+    let cheat = Running::start(&config(folder.path(), Limits::default()), FolderLoader::default()).await;
     let request = request(verifier.tokens(LONG), SAMPLED, 150);
     let answer = cheat.run(&request).await;
     let found = figures(&verify(&verifier, vec![item(&request, &answer.transcript())]).await[0]);
@@ -377,8 +377,8 @@ struct BackFillingLoader(std::path::PathBuf);
 
 impl Loader for BackFillingLoader {
     fn load(&self, spec: &LoadSpec) -> Result<Loaded, LoadError> {
-        let shown = FolderLoader.load(spec)?;
-        let other = FolderLoader.load(&LoadSpec { folder: self.0.clone(), ..spec.clone() })?;
+        let shown = FolderLoader::default().load(spec)?;
+        let other = FolderLoader::default().load(&LoadSpec { folder: self.0.clone(), ..spec.clone() })?;
         let source = Box::new(BackFilling { shown: shown.source, generating: other.source });
         Ok(Loaded { source, ..shown })
     }

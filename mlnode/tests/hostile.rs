@@ -39,7 +39,7 @@ fn read(name: &str) -> Vec<u8> {
 
 fn load(folder: &Path) -> Result<Loaded, LoadError> {
     let (name, folder) = ("m".into(), folder.into());
-    FolderLoader.load(&LoadSpec { name, folder, top_k: 5, max_context: 64, weights_digest: None })
+    FolderLoader::default().load(&LoadSpec { name, folder, top_k: 5, max_context: 64, weights_digest: None })
 }
 
 /// The whole chain of an error, as the log has it.

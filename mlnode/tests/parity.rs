@@ -67,6 +67,11 @@ fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
     a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
 }
 
+fn mean_difference(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(b).map(|(a, b)| (a - b).abs()).sum::<f32>() / a.len() as f32
+}
+
 fn best(logits: &[f32]) -> u32 {
     (0u32..).zip(logits).max_by(|a, b| a.1.total_cmp(b.1)).unwrap().0
 }
@@ -135,14 +140,14 @@ fn sizes_count_what_a_token_uses() {
     let out = tempfile::tempdir().unwrap();
     write_references(out.path());
     // Shapes as in reference.py: 3 layers, 64 wide, 4 heads of 16 with 2 key heads, 3 of 12 experts 40 wide, f32.
-    let model = Decoder::load(&out.path().join("moe-normalised")).unwrap();
+    let model = Decoder::load(&out.path().join("moe-normalised"), Precision::F32).unwrap();
     let (embedding, attention, expert) = (307 * 64, (4 + 2 + 2) * 16 * 64 + 4 * 16 * 64, 3 * 40 * 64);
     let (router, norms) = (12 * 64, 2 * 64 + 2 * 16);
     let layer = |experts| attention + router + experts * expert;
     assert_eq!(model.parameters(), 2 * embedding + 3 * (layer(12) + norms) + 64);
     assert_eq!(model.parameters_per_token(), model.parameters() - 3 * 9 * expert);
     assert_eq!(model.weight_bytes(), 4 * (embedding + 3 * layer(3)));
-    let model = Decoder::load(&out.path().join("fp8")).unwrap();
+    let model = Decoder::load(&out.path().join("fp8"), Precision::F32).unwrap();
     let (embedding, inner) = (257 * 256, 3 * 256 - 5);
     let projections = [((4 + 2 + 2) * 64, 256), (256, 4 * 64), (2 * inner, 256), (256, inner)];
     let weights: u64 = projections.iter().map(|(outputs, inputs)| outputs * inputs).sum();
@@ -153,18 +158,73 @@ fn sizes_count_what_a_token_uses() {
     assert_eq!(model.parameters(), embedding + 3 * (weights + 2 * 256 + 2 * 64) + 256);
 }
 
+/// Largest difference of a logit between the class `bf16` and f32: what rounding each activation to 8 bits does in these models.
+const BF16_TOLERANCE: f32 = 0.2;
+
+/// Checkpoints of bf16 in the class of their weights, by the kernels and by libtorch.
+fn check_bf16(name: &str, folder: &Path, reference: &Reference) {
+    let mut model = Decoder::load(folder, Precision::Stored).unwrap();
+    assert_eq!(model.numerics(), "bf16");
+    let mut all = Vec::new();
+    for isa in Isa::available() {
+        for threads in [1, 3] {
+            model.set_pool(Arc::new(Pool::with_isa(threads, isa)));
+            all.push(one_by_one(&mut model, &reference.prompt));
+            all.push(in_one_piece(&mut model, &reference.prompt));
+        }
+    }
+    for other in &all {
+        assert!(bits(other) == bits(&all[0]), "{name}: the bits differ");
+    }
+    let difference = largest_difference(&all[0], &reference.logits);
+    println!("{name}: bf16 against f32 {difference:e}");
+    assert!(difference > 0.0 && difference < BF16_TOLERANCE, "{name}: {difference}");
+    if Libtorch::runs(model.config()) {
+        let mut libtorch = Libtorch::load(folder, tch::Device::Cpu, Precision::Stored).unwrap();
+        assert_eq!(libtorch.numerics(), "bf16");
+        libtorch.reserve(512).unwrap();
+        let found = in_one_piece(&mut libtorch, &reference.prompt);
+        let [ours, theirs] = [&all[0], &found].map(|logits| mean_difference(logits, &reference.logits));
+        println!("{name}: mean difference to f32: kernels {ours:e}, libtorch {theirs:e}");
+        assert!(
+            ours < 1.2 * theirs,
+            "{name}: libtorch, which also keeps activations in bf16, is nearer to f32"
+        );
+        assert!(mean_difference(&all[0], &found) < ours + theirs, "{name}");
+    }
+}
+
+fn in_one_piece<M: Model>(model: &mut M, prompt: &[u32]) -> Vec<f32> {
+    let mut kv = model.new_sequence(prompt.len() as u32).unwrap();
+    forward(model, &mut [Rows { kv: &mut kv, tokens: prompt, logits: prompt.len() as u32 }])
+}
+
+/// Whether a folder's weights are bf16 throughout.
+fn is_bf16(folder: &Path) -> bool {
+    let config: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(folder.join("config.json")).unwrap()).unwrap();
+    let field = |name: &str| config.get(name).cloned().unwrap_or_default();
+    field("quantization_config").is_null()
+        && [field("dtype"), field("torch_dtype")].contains(&"bfloat16".into())
+}
+
 #[test]
 fn logits_agree_with_transformers() {
     let out = tempfile::tempdir().unwrap();
     let names = write_references(out.path());
     assert!(names.len() >= 17);
+    let mut of_bf16 = 0;
     for name in names {
         let folder = out.path().join(&name);
         let reference = Reference::read(&folder);
+        if is_bf16(&folder) {
+            check_bf16(&name, &folder, &reference);
+            of_bf16 += 1;
+        }
         assert_eq!(reference.greedy.len(), 64);
-        let mut model = Decoder::load(&folder).unwrap();
+        let mut model = Decoder::load(&folder, Precision::F32).unwrap();
         if Libtorch::runs(model.config()) {
-            let mut libtorch = Libtorch::load(&folder, tch::Device::Cpu, Precision::Stored).unwrap();
+            let mut libtorch = Libtorch::load(&folder, tch::Device::Cpu, Precision::F32).unwrap();
             check(&format!("{name}, libtorch"), &mut libtorch, &reference);
         }
         let mut all = Vec::new();
@@ -180,4 +240,5 @@ fn logits_agree_with_transformers() {
             assert!(other == &all[0], "{name}: the bits differ");
         }
     }
+    assert!(of_bf16 >= 3, "{of_bf16}");
 }

@@ -182,7 +182,7 @@ async fn a_forced_call_is_made_plain_and_streamed_alike() {
         std::fs::copy(entry.path(), folder.path().join(entry.file_name())).unwrap();
     }
     std::fs::write(folder.path().join("chat_template.jinja"), TOOL_TEMPLATE).unwrap();
-    let node = Running::start(&config(folder.path(), Limits::default()), FolderLoader).await;
+    let node = Running::start(&config(folder.path(), Limits::default()), FolderLoader::default()).await;
     let url = node.inference("/v1/chat/completions");
     let tool = |name: &str| {
         let city = json!({"enum": ["Rome", "Oslo"]});
@@ -369,7 +369,7 @@ async fn models_are_described_loaded_and_unloaded() {
     write_other_model(&folder.path().join("other"), 0.1);
     let mut config = config(&demo_model(), Limits::default());
     config.models_dir = Some(folder.path().into());
-    let node = Running::start(&config, FolderLoader).await;
+    let node = Running::start(&config, FolderLoader::default()).await;
     let digest = folder_digest(&demo_model()).unwrap();
     let state = node.client.state().await.unwrap();
     assert_eq!((state.mode, state.model.unwrap().digest), (Mode::Serving, digest));

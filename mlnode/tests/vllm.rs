@@ -277,7 +277,7 @@ async fn cheats_are_found_out(node: &Running) {
     // Another model's transcripts replay. What it says is far from what this one says.
     let folder = tempfile::tempdir().unwrap();
     write_other_model(folder.path(), 0.5);
-    let other = Running::start(&config(folder.path(), Limits::default()), FolderLoader).await;
+    let other = Running::start(&config(folder.path(), Limits::default()), FolderLoader::default()).await;
     let requests = requests(node);
     for (index, outcome) in verify(node, answers(&other, &requests).await).await.iter().enumerate() {
         let (distance, margin) = figures(outcome);

@@ -62,11 +62,11 @@ impl Loader for CheatingLoader {
     fn load(&self, spec: &LoadSpec) -> Result<Loaded, LoadError> {
         tracing::warn!(cheat = self.0.name(), "this node cheats");
         let other = |error: anyhow::Error| LoadError::Other(format!("{error:#}"));
-        let honest = FolderLoader.load(spec)?;
+        let honest = FolderLoader::default().load(spec)?;
         // Gone when both are loaded.
         let folder = tempfile::tempdir().map_err(|error| LoadError::Other(error.to_string()))?;
         write_other_weights(&spec.folder, folder.path()).map_err(other)?;
-        let dishonest = FolderLoader.load(&LoadSpec {
+        let dishonest = FolderLoader::default().load(&LoadSpec {
             folder: folder.path().into(),
             weights_digest: None,
             ..spec.clone()

@@ -16,7 +16,7 @@ pub struct SlowLoader;
 
 impl Loader for SlowLoader {
     fn load(&self, spec: &LoadSpec) -> Result<Loaded, LoadError> {
-        let loaded = FolderLoader.load(spec)?;
+        let loaded = FolderLoader::default().load(spec)?;
         Ok(Loaded { source: Box::new(SlowSource(loaded.source)), ..loaded })
     }
 }

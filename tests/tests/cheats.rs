@@ -369,7 +369,7 @@ mod sources {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn other_weights_are_far_and_back_filled_ones_do_not_replay() -> Result<()> {
-        let honest = engine(FolderLoader).await?;
+        let honest = engine(FolderLoader::default()).await?;
         for outcome in judged(&honest, &honest).await? {
             let near =
                 matches!(&outcome, VerifyOutcome::Figures(figures) if judge::passes(figures, &CALIBRATION));
@@ -391,7 +391,7 @@ mod sources {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn cheats_race_and_verify_honestly() -> Result<()> {
-        let honest = engine(FolderLoader).await?;
+        let honest = engine(FolderLoader::default()).await?;
         let task = SprintTask {
             seed: H256::repeat_byte(5),
             epoch: 3,

@@ -5,7 +5,7 @@ use crate::{
     distribution::Distribution,
     kernel::{Isa, Pool, Vector},
     loader::LibtorchLoader,
-    model::{Decoder, Libtorch, Model, ModelError, Question, Rows},
+    model::{Decoder, Libtorch, Model, ModelError, Precision, Question, Rows},
 };
 use starling_primitives::profile::MAX_K;
 use std::{path::Path, sync::Arc};
@@ -28,14 +28,16 @@ impl Default for Lengths {
 }
 
 /// Compares the distributions of every position: prompts in chunks of which some stand beside single tokens of others, then
-/// all sequences token by token together, against each sequence alone and in one piece on the processor.
+/// all sequences token by token together, against each sequence alone and in one piece on the processor, which computes with
+/// `reference`.
 pub fn compare_device(
     folder: &Path,
     threads: u32,
     device: &LibtorchLoader,
+    reference: Precision,
     lengths: &Lengths,
 ) -> Result<Vec<Measurement>, BenchError> {
-    let mut kernels = Decoder::load(folder)?;
+    let mut kernels = Decoder::load(folder, reference)?;
     kernels.set_pool(Arc::new(Pool::new(threads.max(1) as usize)));
     let vocab_size = kernels.config().vocab_size;
     let sequences: Vec<Vec<u32>> = (0u32..)

@@ -19,6 +19,7 @@ pub use workload::{Kind, Question, Sizes, Workload};
 use crate::{
     kernel::Isa,
     loader::{FolderLoader, LibtorchLoader, LoadError, LoadSpec, Loader},
+    model::Precision,
     source::{Resources, SourceError, TokenSource},
 };
 use indicatif::ProgressBar;
@@ -51,8 +52,10 @@ pub struct CalibrationPlan {
     pub threads: u32,
     /// Lengths of prompts and answers.
     pub sizes: Sizes,
-    /// Whether libtorch takes part.
-    pub libtorch: bool,
+    /// What is computed with: with the weights, what the class of the profile follows from.
+    pub precision: Precision,
+    /// libtorch, if it takes part: on another device, or on the processor, where it stands for other devices.
+    pub libtorch: Option<LibtorchLoader>,
 }
 
 /// Why there is no calibration.
@@ -123,7 +126,7 @@ pub fn calibrate(
     let rate_holds = (checked_on.beyond_limit as f64) <= checked_on.answers as f64 * enough;
     Ok(CalibrationReport {
         model: bench.digest,
-        numerics: "f32",
+        numerics: bench.kernels.numerics(),
         top_k: MAX_K,
         bets: bets(),
         quantiles: quantiles(&made),
@@ -201,13 +204,17 @@ struct Bench {
 impl Bench {
     fn load(plan: &CalibrationPlan) -> Result<Self, CalibrationError> {
         let spec = load_spec(plan.folder.clone());
-        let loaded = FolderLoader.load(&spec)?;
+        let loaded = FolderLoader { precision: plan.precision }.load(&spec)?;
         let skip = |pair: &str, reason: String| NotRun { pair: pair.into(), reason };
         let mut not_run = vec![skip(
-            "weights as stored -> the same rounded to bf16",
-            "another weights digest: in the class f32 that is another model, not an honest difference".into(),
+            "one class -> another",
+            "a profile has one class: f32 and bf16 on the same weights are two profiles".into(),
         )];
-        let other = match plan.libtorch.then(|| LibtorchLoader::processor().load(&spec)) {
+        let class = loaded.source.numerics();
+        let other = match plan.libtorch.map(|loader| loader.load(&spec)) {
+            Some(Ok(other)) if other.source.numerics() != class => {
+                Err(format!("libtorch computes in {} there, the kernels in {class}", other.source.numerics()))
+            }
             Some(Ok(loaded)) => Ok(loaded.source),
             Some(Err(error)) => Err(error.to_string()),
             None => Err("switched off".into()),

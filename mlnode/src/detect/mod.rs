@@ -12,6 +12,7 @@ pub use weights::{write_model, Edit, EditError};
 use crate::{
     calibrate::{answer, check, load_spec, Kind, Question, Sizes, Workload},
     loader::{FolderLoader, LibtorchLoader, LoadError, Loaded, Loader},
+    model::Precision,
     source::{Resources, SourceError, TokenSource},
 };
 use indicatif::ProgressBar;
@@ -166,7 +167,7 @@ pub fn detect(
     };
     let honest = court.honest.clone();
     add(court.row("none: the engine's kernels", Dress::Honest, &honest)?);
-    if let Ok(mut loaded) = LibtorchLoader::processor().load(&load_spec(plan.folder.clone())) {
+    if let Ok(mut loaded) = LibtorchLoader::processor(Precision::F32).load(&load_spec(plan.folder.clone())) {
         let transcripts = court.answers(loaded.source.as_mut(), u32::MAX)?;
         add(court.row("none: libtorch", Dress::Honest, &transcripts)?);
     }
@@ -192,7 +193,7 @@ pub fn detect(
 }
 
 fn load(folder: &Path) -> Result<Loaded, LoadError> {
-    FolderLoader.load(&load_spec(folder.into()))
+    FolderLoader::default().load(&load_spec(folder.into()))
 }
 
 /// A changed copy of a model folder; gone with this value.

@@ -90,7 +90,7 @@ impl Blocks for Fp8Panels {
     unsafe fn multiply(&self, isa: Isa, rows: usize, block: Block, tile: &Tile<f32>) -> bool {
         match isa {
             // SAFETY: promised by the caller.
-            Isa::Avx512 => unsafe { x86::avx512(rows, tile, self.runs(block)) },
+            Isa::Avx512Bf16 | Isa::Avx512 => unsafe { x86::avx512(rows, tile, self.runs(block)) },
             // SAFETY: promised by the caller.
             Isa::Avx2 => unsafe { x86::avx2(rows, tile, self.runs(block)) },
             Isa::Portable => return false,

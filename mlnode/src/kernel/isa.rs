@@ -3,6 +3,8 @@
 /// What the kernels are compiled for; chosen when the program runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Isa {
+    /// [`Self::Avx512`] with its dot products of bf16.
+    Avx512Bf16,
     /// x86-64 with AVX-512 (F, BW, DQ, VL).
     Avx512,
     /// x86-64 with AVX2, FMA and F16C.
@@ -23,6 +25,9 @@ impl Isa {
                 && std::arch::is_x86_feature_detected!("avx512bw")
                 && std::arch::is_x86_feature_detected!("avx512dq")
                 && std::arch::is_x86_feature_detected!("avx512vl");
+            if avx2 && avx512 && std::arch::is_x86_feature_detected!("avx512bf16") {
+                return Self::Avx512Bf16;
+            }
             if avx2 && avx512 {
                 return Self::Avx512;
             }
@@ -35,10 +40,8 @@ impl Isa {
 
     /// All that this processor has, the best first.
     pub fn available() -> Vec<Self> {
-        match Self::detect() {
-            Self::Avx512 => vec![Self::Avx512, Self::Avx2, Self::Portable],
-            Self::Avx2 => vec![Self::Avx2, Self::Portable],
-            Self::Portable => vec![Self::Portable],
-        }
+        let all = [Self::Avx512Bf16, Self::Avx512, Self::Avx2, Self::Portable];
+        let best = Self::detect();
+        all.into_iter().skip_while(|isa| *isa != best).collect()
     }
 }

@@ -15,6 +15,7 @@
 mod fp8;
 mod isa;
 mod matrix;
+mod pair;
 mod pool;
 mod rows;
 mod slab;
@@ -26,6 +27,7 @@ pub(crate) use fp8::SCALE_MAX;
 pub use isa::Isa;
 pub(crate) use matrix::share;
 pub use matrix::{Group, Matrix, Packing};
+pub(crate) use pair::Pair;
 pub use pool::Pool;
 pub(crate) use pool::Shared;
 pub use rows::RowBuffer;

@@ -1,11 +1,14 @@
-//! Activations: rows of f32.
+//! Activations: rows of numbers.
 
 use super::{
+    pair::Pair,
     pool::{Pool, Shared},
+    slab::Plain,
     tile::WIDTH,
+    vector::Vector,
 };
 
-/// Floats by which rows are pushed apart: rows that lie a multiple of 4 KiB apart would share one set of the first cache.
+/// Numbers of 32 bits by which rows are pushed apart: rows that lie a multiple of 4 KiB apart would share one set of the first cache.
 const SKEW: usize = 16;
 
 /// Rows from which on threads share the small operations.
@@ -13,14 +16,15 @@ pub(crate) const SHARED_ROWS: usize = 8;
 
 /// Rows of equal width. Each has room for its width rounded up to a whole number of panels.
 #[derive(Clone, Debug, Default)]
-pub struct RowBuffer {
-    data: Vec<f32>,
+pub struct RowBuffer<T = f32> {
+    data: Vec<T>,
     rows: usize,
     width: usize,
     stride: usize,
 }
 
-impl RowBuffer {
+#[allow(private_bounds, reason = "rows are of f32; pairs of bf16 stay within the kernels")]
+impl<T: Plain + Default> RowBuffer<T> {
     /// No rows yet.
     pub fn new(width: usize) -> Self {
         Self { data: Vec::new(), rows: 0, width, stride: width.next_multiple_of(WIDTH) + SKEW }
@@ -30,7 +34,7 @@ impl RowBuffer {
     pub fn resize(&mut self, rows: usize) {
         // Never given back: a buffer soon has the size of the largest step.
         if self.data.len() < rows * self.stride {
-            self.data.resize(rows * self.stride, 0.0);
+            self.data.resize(rows * self.stride, T::default());
         }
         self.rows = rows;
     }
@@ -45,7 +49,7 @@ impl RowBuffer {
         self.width
     }
 
-    /// Floats from one row to the next.
+    /// Elements from one row to the next.
     pub(crate) fn stride(&self) -> usize {
         self.stride
     }
@@ -54,7 +58,7 @@ impl RowBuffer {
     ///
     /// # Panics
     /// When there is no such row.
-    pub fn row(&self, index: usize) -> &[f32] {
+    pub fn row(&self, index: usize) -> &[T] {
         assert!(index < self.rows, "row {index} of {}", self.rows);
         &self.data[index * self.stride..][..self.width]
     }
@@ -63,13 +67,13 @@ impl RowBuffer {
     ///
     /// # Panics
     /// When there is no such row.
-    pub fn row_mut(&mut self, index: usize) -> &mut [f32] {
+    pub fn row_mut(&mut self, index: usize) -> &mut [T] {
         assert!(index < self.rows, "row {index} of {}", self.rows);
         &mut self.data[index * self.stride..][..self.width]
     }
 
     /// Runs an operation on every row, on all threads where that pays.
-    pub(crate) fn for_each(&mut self, pool: &Pool, run: impl Fn(usize, &mut [f32]) + Sync) {
+    pub(crate) fn for_each(&mut self, pool: &Pool, run: impl Fn(usize, &mut [T]) + Sync) {
         let (rows, stride, width) = (self.rows, self.stride, self.width);
         if rows < SHARED_ROWS {
             return (0..rows).for_each(|row| run(row, self.row_mut(row)));
@@ -84,11 +88,22 @@ impl RowBuffer {
         });
     }
 
-    pub(crate) fn as_ptr(&self) -> *const f32 {
+    pub(crate) fn as_ptr(&self) -> *const T {
         self.data.as_ptr()
     }
 
-    pub(crate) fn as_mut_ptr(&mut self) -> *mut f32 {
+    pub(crate) fn as_mut_ptr(&mut self) -> *mut T {
         self.data.as_mut_ptr()
+    }
+}
+
+impl RowBuffer<Pair> {
+    /// Takes the rows of another buffer, rounded to bf16.
+    pub(super) fn round(&mut self, pool: &Pool, x: &RowBuffer) {
+        let data = std::mem::take(&mut self.data);
+        *self = Self { data, ..Self::new(x.width().div_ceil(2)) };
+        self.resize(x.rows());
+        let vector = Vector::of_pool(pool.isa());
+        self.for_each(pool, |row, pairs| vector.round_pairs(x.row(row), pairs));
     }
 }

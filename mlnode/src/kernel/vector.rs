@@ -3,7 +3,7 @@
 //! Plain Rust without reordering: the compiler spreads it over whatever registers there are, and gets the same bits.
 //! Sums have [`LANES`] partial sums, taken in turn, which one tree adds up at the end.
 
-use super::{fp8, isa::Isa, tile::WIDTH};
+use super::{fp8, isa::Isa, pair::Pair, tile::WIDTH};
 
 /// Partial sums of a reduction. Part of the fixed order of operations.
 const LANES: usize = 16;
@@ -14,11 +14,11 @@ pub struct Vector(Isa);
 
 /// Declares methods of [`Vector`], each compiled for every instruction set.
 macro_rules! compiled {
-    ($($(#[$doc:meta])* fn $name:ident($($arg:ident: $type:ty),*) $(-> $result:ty)? $body:block)*) => {
+    ($($(#[$doc:meta])* $vis:vis fn $name:ident($($arg:ident: $type:ty),*) $(-> $result:ty)? $body:block)*) => {
         impl Vector {
             $($(#[$doc])*
             #[allow(clippy::inline_always, reason = "the body must be compiled within each wrapper")]
-            pub fn $name(self, $($arg: $type),*) $(-> $result)? {
+            $vis fn $name(self, $($arg: $type),*) $(-> $result)? {
                 #[inline(always)]
                 fn body($($arg: $type),*) $(-> $result)? $body
                 #[cfg(target_arch = "x86_64")]
@@ -30,7 +30,7 @@ macro_rules! compiled {
                 match self.0 {
                     // SAFETY: `Vector::new` is given what the processor has.
                     #[cfg(target_arch = "x86_64")]
-                    Isa::Avx512 => unsafe { avx512($($arg),*) },
+                    Isa::Avx512Bf16 | Isa::Avx512 => unsafe { avx512($($arg),*) },
                     // SAFETY: as above.
                     #[cfg(target_arch = "x86_64")]
                     Isa::Avx2 => unsafe { avx2($($arg),*) },
@@ -59,7 +59,7 @@ impl Vector {
 
 compiled! {
     /// `into = x / sqrt(mean(x^2) + eps) * weight`; all of the length of `x`.
-    fn rms_norm(x: &[f32], weight: &[f32], eps: f32, into: &mut [f32]) {
+    pub fn rms_norm(x: &[f32], weight: &[f32], eps: f32, into: &mut [f32]) {
         let scale = 1.0 / (sum_of_squares(x) / x.len() as f32 + eps).sqrt();
         for ((into, x), weight) in into.iter_mut().zip(x).zip(weight) {
             *into = x * scale * weight;
@@ -67,7 +67,7 @@ compiled! {
     }
 
     /// [`Self::rms_norm`] in place.
-    fn rms_norm_in_place(x: &mut [f32], weight: &[f32], eps: f32) {
+    pub fn rms_norm_in_place(x: &mut [f32], weight: &[f32], eps: f32) {
         let scale = 1.0 / (sum_of_squares(x) / x.len() as f32 + eps).sqrt();
         for (x, weight) in x.iter_mut().zip(weight) {
             *x = *x * scale * weight;
@@ -75,7 +75,7 @@ compiled! {
     }
 
     /// Rotates the pairs `(x[i], x[i + half])` by the angles of which `cos` and `sin` are given, `half` of each.
-    fn rotate(x: &mut [f32], cos: &[f32], sin: &[f32]) {
+    pub fn rotate(x: &mut [f32], cos: &[f32], sin: &[f32]) {
         let (first, second) = x.split_at_mut(cos.len());
         for (((a, b), cos), sin) in first.iter_mut().zip(second).zip(cos).zip(sin) {
             let (x, y) = (*a, *b);
@@ -85,21 +85,32 @@ compiled! {
     }
 
     /// `x += y`.
-    fn add(x: &mut [f32], y: &[f32]) {
+    pub fn add(x: &mut [f32], y: &[f32]) {
         for (x, y) in x.iter_mut().zip(y) {
             *x += y;
         }
     }
 
     /// `x += factor y`, each a fused multiply-add.
-    fn add_scaled(x: &mut [f32], y: &[f32], factor: f32) {
+    pub fn add_scaled(x: &mut [f32], y: &[f32], factor: f32) {
         for (x, y) in x.iter_mut().zip(y) {
             *x = factor.mul_add(*y, *x);
         }
     }
 
+    /// Rounds a row to bf16: as many pairs as it takes, the last one filled up with zero.
+    pub(super) fn round_pairs(x: &[f32], into: &mut [Pair]) {
+        let (pairs, rest) = x.as_chunks::<2>();
+        for (into, [even, odd]) in into.iter_mut().zip(pairs) {
+            *into = Pair::rounded(*even, *odd);
+        }
+        if let (Some(last), Some(into)) = (rest.first(), into.get_mut(pairs.len())) {
+            *into = Pair::rounded(*last, 0.0);
+        }
+    }
+
     /// Values of 8-bit weights, of which those of one input stand side by side, times the scales of their outputs.
-    fn widen_fp8(weights: &[u8], scales: &[f32; WIDTH], into: &mut [f32]) {
+    pub fn widen_fp8(weights: &[u8], scales: &[f32; WIDTH], into: &mut [f32]) {
         let (weights, into) = (weights.as_chunks::<WIDTH>().0, into.as_chunks_mut::<WIDTH>().0);
         for (weights, into) in weights.iter().zip(into) {
             for ((into, weight), scale) in into.iter_mut().zip(weights).zip(scales) {
@@ -109,7 +120,7 @@ compiled! {
     }
 
     /// `into = gate / (1 + exp(-gate)) * up`.
-    fn gate(gate: &[f32], up: &[f32], into: &mut [f32]) {
+    pub fn gate(gate: &[f32], up: &[f32], into: &mut [f32]) {
         for ((into, gate), up) in into.iter_mut().zip(gate).zip(up) {
             *into = gate / (1.0 + exp(-gate)) * up;
         }
@@ -117,7 +128,7 @@ compiled! {
 
     /// `x = exp(scale (x - max x)) / sum` over the first `len` numbers; the rest becomes 0. So many numbers more or
     /// fewer behind `len` change nothing.
-    fn soft_max(x: &mut [f32], len: usize, scale: f32) {
+    pub fn soft_max(x: &mut [f32], len: usize, scale: f32) {
         let (x, rest) = x.split_at_mut(len);
         rest.fill(0.0);
         let max = max(x);
@@ -140,7 +151,7 @@ compiled! {
     }
 
     /// `ln sum exp x`; not finite when a number is NaN or infinitely large, or all are infinitely small.
-    fn log_sum_exp(x: &[f32]) -> f32 {
+    pub fn log_sum_exp(x: &[f32]) -> f32 {
         let max = max(x);
         if !max.is_finite() {
             return f32::NAN;
@@ -166,7 +177,7 @@ compiled! {
     }
 
     /// Largest number; NaN is passed over. Minus infinity for none.
-    fn max_of(x: &[f32]) -> f32 {
+    pub fn max_of(x: &[f32]) -> f32 {
         max(x)
     }
 }

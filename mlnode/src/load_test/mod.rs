@@ -6,12 +6,15 @@ mod node;
 use crate::{
     bench::Measurement,
     calibrate::{Question, Sizes, Workload},
+    device::DeviceChoice,
+    model::Precision,
 };
 use client::{ask, Answered, Manner};
 use futures::{stream, StreamExt};
 use indicatif::ProgressBar;
 use node::NodeProcess;
 use starling_mlnode_api::{ClientError, MlNode};
+use starling_primitives::verdict::Figures;
 use starling_prompt::{Tokenizer, TokenizerError};
 use std::{
     io,
@@ -38,6 +41,12 @@ pub struct LoadPlan {
     pub program: PathBuf,
     /// The model folder.
     pub folder: PathBuf,
+    /// Where the node runs it.
+    pub device: DeviceChoice,
+    /// What the node computes with.
+    pub precision: Precision,
+    /// libtorch's CUDA library, or its folder.
+    pub cuda_library: Option<PathBuf>,
     /// Requests in total.
     pub requests: u32,
     /// Requests that the node takes at once. One client in nine comes on top, and is refused.
@@ -91,6 +100,10 @@ pub struct LoadReport {
     pub first_token: Vec<f64>,
     /// Seconds between tokens, sorted.
     pub gaps: Vec<f64>,
+    /// Figures of honest answers that were verified under load.
+    pub honest: Vec<Figures>,
+    /// Figures of wrong answers, asked for as such.
+    pub planted: Vec<Figures>,
     /// Requests that had ended, and bytes that the node held then.
     pub memory: Vec<(u32, u64)>,
     /// Requests that the node still counted at the end, and tokens of room that it had not got back.
@@ -157,6 +170,8 @@ impl LoadReport {
             seconds: 0.0,
             first_token: Vec::new(),
             gaps: Vec::new(),
+            honest: Vec::new(),
+            planted: Vec::new(),
             memory: Vec::new(),
             kept: (0, 0),
         }
@@ -171,6 +186,8 @@ impl LoadReport {
                 self.tokens += answer.tokens;
                 self.first_token.extend(answer.first_token);
                 self.gaps.append(&mut answer.gaps);
+                self.honest.extend(answer.honest);
+                self.planted.extend(answer.planted);
             }
             Err(error) => {
                 self.error_count += 1;
@@ -223,6 +240,10 @@ impl LoadReport {
             ("first_token_p99", quantile(&self.first_token, 99), "s"),
             ("between_tokens_p50", quantile(&self.gaps, 50), "s"),
             ("between_tokens_p99", quantile(&self.gaps, 99), "s"),
+            ("honest_verified", self.honest.len() as f64, "answers"),
+            ("honest_distance", distance(&self.honest), "1/1024 nat a token"),
+            ("planted_verified", self.planted.len() as f64, "answers"),
+            ("planted_distance", distance(&self.planted), "1/1024 nat a token"),
             ("memory_at_10_percent", mebibytes(10), "MiB"),
             ("memory_at_50_percent", mebibytes(50), "MiB"),
             ("memory_at_100_percent", mebibytes(100), "MiB"),
@@ -232,6 +253,14 @@ impl LoadReport {
         ];
         list.map(|(name, value, unit)| Measurement { name: name.into(), value, unit }).into()
     }
+}
+
+/// Mean distance of a token.
+fn distance(figures: &[Figures]) -> f64 {
+    let sums = figures
+        .iter()
+        .fold((0, 0), |(sum, tokens), one| (sum + one.distance_sum, tokens + u64::from(one.tokens)));
+    sums.0 as f64 / sums.1 as f64
 }
 
 /// Of sorted values.

@@ -90,11 +90,13 @@ fn config(plan: &LoadPlan) -> io::Result<String> {
     let folder = plan.folder.canonicalize()?;
     // JSON strings are TOML strings.
     let folder = Value::from(folder.to_string_lossy());
+    let library = plan.cuda_library.as_ref().map(|library| Value::from(library.to_string_lossy()));
+    let library = library.map(|library| format!("cuda_library = {library}\n")).unwrap_or_default();
     Ok(format!(
-        "threads = {}\ntoken_file = \"token\"\n[inference]\nlisten = \"127.0.0.1:0\"\n[management]\n\
+        "threads = {}\ndevice = \"{}\"\nprecision = \"{}\"\n{library}token_file = \"token\"\n[inference]\nlisten = \"127.0.0.1:0\"\n[management]\n\
          listen = \"127.0.0.1:0\"\n[model]\nname = \"{MODEL}\"\nfolder = {folder}\n[limits]\n\
          requests_max = {}\n[log]\njson = true\nfilter = \"warn,starling_mlnode::node=info\"\n",
-        plan.threads, plan.streams,
+        plan.threads, plan.device, plan.precision, plan.streams,
     ))
 }
 

@@ -11,17 +11,21 @@ use super::{
     kv::{KvBlock, Layout, SequenceKv, BLOCK_TOKENS},
     rope::{frequencies, turn},
     weights::Weights,
-    Family, Model, ModelConfig, ModelError, Rows,
+    Family, Model, ModelConfig, ModelError, Precision, Rows,
 };
 use crate::kernel::{
     multiply, rows_max, share, Matrix, Pool, RowBuffer, Shared, Tile, Vector, SHARED_ROWS, WIDTH,
 };
 use std::{cell::RefCell, ops::Range, path::Path, sync::Arc};
 
+/// Name of the embedding among the weights.
+const EMBEDDING: &str = "model.embed_tokens.weight";
+
 /// A model ready to run.
 #[derive(Debug)]
 pub struct Decoder {
     config: ModelConfig,
+    numerics: &'static str,
     layout: Layout,
     embedding: Matrix,
     layers: Vec<Layer>,
@@ -110,13 +114,17 @@ struct Part {
 }
 
 impl Decoder {
-    /// Loads a model folder. Weights stay as wide as they are stored.
-    pub fn load(folder: &Path) -> Result<Self, ModelError> {
+    /// Loads a model folder. Weights stay as wide as they are stored; `precision` says what they meet.
+    pub fn load(folder: &Path, precision: Precision) -> Result<Self, ModelError> {
         let config = ModelConfig::load(folder)?;
         let mut weights = Weights::open(folder)?.with_blocks(config.weight_blocks);
         weights.check_memory()?;
         let (hidden, vocab) = (config.hidden_size, config.vocab_size);
-        let embedding = weights.matrix(&[("model.embed_tokens.weight".into(), vocab)], hidden)?;
+        // As on other devices, the embedding tells the width. Checkpoints of 8 bits keep theirs in bf16.
+        let pairs =
+            precision == Precision::Stored && config.weight_blocks.is_none() && weights.is_bf16(EMBEDDING);
+        weights = weights.with_pairs(pairs);
+        let embedding = weights.matrix(&[(EMBEDDING.into(), vocab)], hidden)?;
         let layers =
             (0..config.layers).map(|i| Layer::load(i, &config, &mut weights)).collect::<Result<_, _>>()?;
         let norm = weights.vector("model.norm.weight", hidden)?;
@@ -131,7 +139,20 @@ impl Decoder {
         let (layout, scratch) = (Layout::new(&config), Scratch::new(&config));
         let frequencies = frequencies(&config);
         let pool = Arc::new(Pool::new(1));
-        Ok(Self { config, layout, embedding, layers, norm, head, frequencies, parameters, pool, scratch })
+        let numerics = if pairs { "bf16" } else { "f32" };
+        Ok(Self {
+            config,
+            numerics,
+            layout,
+            embedding,
+            layers,
+            norm,
+            head,
+            frequencies,
+            parameters,
+            pool,
+            scratch,
+        })
     }
 
     /// Bytes of keys and values for each token of a sequence, where blocks are full.
@@ -221,6 +242,10 @@ impl Model for Decoder {
         let layer = |l: &Layer| l.qkv.bytes() + l.output.bytes() + l.feed_forward.step_bytes();
         let head = self.head.as_ref().unwrap_or(&self.embedding).bytes();
         (head + self.layers.iter().map(layer).sum::<usize>()) as u64
+    }
+
+    fn numerics(&self) -> &'static str {
+        self.numerics
     }
 
     fn set_pool(&mut self, pool: Arc<Pool>) {

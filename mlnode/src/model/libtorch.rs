@@ -15,7 +15,6 @@ mod layer;
 mod native;
 mod ops;
 mod plan;
-mod precision;
 mod recorder;
 mod regions;
 mod sampling;
@@ -23,7 +22,6 @@ mod store;
 #[cfg(test)]
 mod tests;
 
-pub use precision::{BadPrecision, Precision};
 pub use store::LibtorchKv;
 
 use self::{
@@ -39,7 +37,7 @@ use self::{
 use super::{
     rope::{frequencies, turn},
     weights::Weights,
-    Family, Model, ModelConfig, ModelError, Question, Rates, Rows, BLOCK_TOKENS,
+    Family, Model, ModelConfig, ModelError, Precision, Question, Rates, Rows, BLOCK_TOKENS,
 };
 use crate::{
     distribution::Distribution,
@@ -116,8 +114,11 @@ impl Libtorch {
         let hidden = config.hidden_size;
         let embedding = take_stored(&mut weights, "model.embed_tokens.weight", &[config.vocab_size, hidden])?;
         let kind = match (device, precision) {
+            (_, Precision::F32) => Kind::Float,
+            // The engine's kernels have no products of f16, and this is to be of their class.
             (Device::Cuda(_), Precision::Stored) => embedding.kind(),
-            _ => Kind::Float,
+            (_, Precision::Stored) if embedding.kind() == Kind::BFloat16 => Kind::BFloat16,
+            (_, Precision::Stored) => Kind::Float,
         };
         let target = Target { device, kind };
         let embedding = place(&embedding, target)?;

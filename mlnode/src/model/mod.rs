@@ -8,6 +8,7 @@ mod files;
 mod kv;
 mod libtorch;
 mod memory;
+mod precision;
 mod progress;
 mod quantised;
 mod rope;
@@ -17,8 +18,9 @@ pub use config::{Experts, Family, ModelConfig};
 pub use decoder::Decoder;
 pub(crate) use files::map;
 pub use kv::{KvBlock, SequenceKv, BLOCK_TOKENS};
-pub use libtorch::{BadPrecision, Libtorch, LibtorchKv, Precision};
+pub use libtorch::{Libtorch, LibtorchKv};
 pub use memory::{available, Memory};
+pub use precision::{BadPrecision, Precision};
 pub(crate) use progress::Progress;
 pub use quantised::WeightBlocks;
 pub use rope::RopeScaling;
@@ -82,9 +84,7 @@ pub trait Model {
     fn weight_bytes(&self) -> u64;
 
     /// Name of the class of its numerics, as in a profile.
-    fn numerics(&self) -> &'static str {
-        "f32"
-    }
+    fn numerics(&self) -> &'static str;
 
     /// Runs on these threads from now on.
     fn set_pool(&mut self, pool: Arc<Pool>);

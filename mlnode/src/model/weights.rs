@@ -7,7 +7,7 @@ use super::{
     quantised::WeightBlocks,
     ModelError,
 };
-use crate::kernel::{Fp8Packing, Matrix, Packing, SCALE_MAX};
+use crate::kernel::{Fp8Packing, Matrix, Packing, Pair, SCALE_MAX};
 use half::{bf16, f16};
 use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors};
@@ -64,6 +64,8 @@ pub(crate) struct Weights {
     parameters: u64,
     /// Blocks of 8-bit weights, where the config says them.
     blocks: Option<WeightBlocks>,
+    /// Whether matrices are packed for products of the class `bf16`.
+    pairs: bool,
     progress: Progress,
 }
 
@@ -130,7 +132,7 @@ impl Weights {
     pub(crate) fn open(folder: &Path) -> Result<Self, ModelError> {
         let progress = Progress::new("loading weights");
         let (files, left) = (Vec::new(), BTreeMap::new());
-        let mut weights = Self { files, left, parameters: 0, blocks: None, progress };
+        let mut weights = Self { files, left, parameters: 0, blocks: None, pairs: false, progress };
         for name in weight_files(folder)? {
             let path = folder.join(name);
             let map = map(&path)?;
@@ -144,6 +146,16 @@ impl Weights {
     /// The same, with 8-bit weights in these blocks.
     pub(crate) fn with_blocks(self, blocks: Option<WeightBlocks>) -> Self {
         Self { blocks, ..self }
+    }
+
+    /// The same, with matrices packed for products of the class `bf16`: weights that are wider are rounded.
+    pub(crate) fn with_pairs(self, pairs: bool) -> Self {
+        Self { pairs, ..self }
+    }
+
+    /// Whether there is a tensor of this name, stored as bf16.
+    pub(crate) fn is_bf16(&self, name: &str) -> bool {
+        self.left.get(name).is_some_and(|stored| stored.kind == Dtype::BF16)
     }
 
     fn list(&mut self, path: &Path, map: &Mmap) -> Result<(), ModelError> {
@@ -219,6 +231,9 @@ impl Weights {
         let kind = kinds.first().copied().filter(|first| kinds.iter().all(|kind| kind == first));
         let outputs: usize = parts.iter().map(|(_, rows)| *rows as usize).sum();
         let shape = (outputs, inputs);
+        if self.pairs {
+            return self.pack_pairs(parts, shape);
+        }
         match kind {
             Some(Dtype::BF16) => self.pack(parts, shape, |raw| bf16s(raw.bytes).collect()),
             Some(Dtype::F16) => self.pack(parts, shape, |raw| f16s(raw.bytes).collect()),
@@ -244,6 +259,18 @@ impl Weights {
         let mut packing = Packing::new(outputs, inputs as usize).map_err(no_memory)?;
         for (name, rows) in parts {
             push_all(&mut packing, self.take(name, &[*rows, inputs])?, inputs, &read);
+        }
+        Ok(packing.into())
+    }
+
+    fn pack_pairs(
+        &mut self,
+        parts: &[(String, u32)],
+        (outputs, inputs): (usize, u32),
+    ) -> Result<Matrix, ModelError> {
+        let mut packing = Packing::pairs(outputs, inputs as usize).map_err(no_memory)?;
+        for (name, rows) in parts {
+            push_pairs(&mut packing, self.take(name, &[*rows, inputs])?, inputs);
         }
         Ok(packing.into())
     }
@@ -289,10 +316,16 @@ impl Weights {
         outputs: u32,
         inputs: u32,
     ) -> Result<Vec<Matrix>, ModelError> {
+        let pairs = self.pairs;
         let raw = self.take(name, &[count, outputs, inputs])?;
         let size = raw.kind.size() * outputs as usize * inputs as usize;
         let one = |bytes| {
             let (raw, shape) = (Raw { kind: raw.kind, bytes }, (outputs as usize, inputs as usize));
+            if pairs {
+                let mut packing = Packing::pairs(shape.0, shape.1).map_err(no_memory)?;
+                push_pairs(&mut packing, raw, inputs);
+                return Ok(packing.into());
+            }
             match raw.kind {
                 Kind::F32 => pack_one(raw, shape, |raw| f32s(raw.bytes).collect()),
                 Kind::Bf16 => pack_one(raw, shape, |raw| bf16s(raw.bytes).collect()),
@@ -339,6 +372,13 @@ fn push_all<W: crate::kernel::Plain>(
 ) {
     for bytes in raw.bytes.chunks_exact(raw.kind.size() * inputs as usize) {
         packing.push(read(Raw { kind: raw.kind, bytes }).into_iter());
+    }
+}
+
+/// Packs the rows of a tensor, rounded to bf16.
+fn push_pairs(packing: &mut Packing<Pair>, raw: Raw<'_>, inputs: u32) {
+    for bytes in raw.bytes.chunks_exact(raw.kind.size() * inputs as usize) {
+        packing.push(Raw { kind: raw.kind, bytes }.widened().chunks(2).map(Pair::of));
     }
 }
 

@@ -99,7 +99,7 @@ pub struct SlowLoader(pub Duration);
 
 impl Loader for SlowLoader {
     fn load(&self, spec: &LoadSpec) -> Result<Loaded, LoadError> {
-        let loaded = FolderLoader.load(spec)?;
+        let loaded = FolderLoader::default().load(spec)?;
         let source = Box::new(SlowSource { source: loaded.source, step: self.0 });
         Ok(Loaded { source, ..loaded })
     }
@@ -184,13 +184,13 @@ impl Running {
     }
 
     pub async fn demo(limits: Limits) -> Self {
-        Self::start(&config(&demo_model(), limits), FolderLoader).await
+        Self::start(&config(&demo_model(), limits), FolderLoader::default()).await
     }
 
     /// A node whose model rambles: no token ends its answers.
     pub async fn rambling(limits: Limits) -> Self {
         let folder = rambling_model();
-        Self::start(&config(folder.path(), limits), FolderLoader).await
+        Self::start(&config(folder.path(), limits), FolderLoader::default()).await
     }
 
     /// The same, but a thousand tokens take at least five seconds.

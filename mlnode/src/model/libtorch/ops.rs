@@ -33,6 +33,11 @@ pub(super) fn linear_f32(x: &Tensor, weight: &Tensor) -> Result<Tensor, ModelErr
     if x.kind() == Kind::Float {
         return linear(x, weight);
     }
+    if x.device() == Device::Cpu {
+        // There is no such product there: slow, for a device that only stands for others.
+        let wide = |t: &Tensor| t.f_to_kind(Kind::Float).during("linear");
+        return linear(&wide(x)?, &wide(weight)?);
+    }
     weight.f_tr().and_then(|weight| x.f_mm_dtype(&weight, Kind::Float)).during("linear")
 }
 

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    model::{Decoder, SequenceKv},
+    model::{Decoder, Precision, SequenceKv},
     source::{Chunk, Draw, ModelSource, Output, Task, TokenSource},
 };
 use proptest::prelude::*;
@@ -106,7 +106,7 @@ struct Both {
 /// Runs the events on both engines: together with libtorch, each sequence alone with the kernels. Sequences are refused exactly
 /// when the room is taken, and no row says anything else than it would alone.
 fn run(folder: &Path, room: u32, events: &[Event]) {
-    let mut kernels = Decoder::load(folder).unwrap();
+    let mut kernels = Decoder::load(folder, Precision::F32).unwrap();
     let mut model = Libtorch::load(folder, Device::Cpu, Precision::Stored).unwrap();
     model.reserve(room).unwrap();
     let room = in_blocks(room + BLOCK_TOKENS as u32);
@@ -261,7 +261,12 @@ fn what_one_engine_makes_the_other_verifies() {
     let mut model = Libtorch::load(folder.path(), Device::Cpu, Precision::Stored).unwrap();
     model.reserve(200).unwrap();
     let mut sources: [Box<dyn TokenSource>; 2] = [
-        Box::new(ModelSource::new(Decoder::load(folder.path()).unwrap(), 20, 200, H256::zero())),
+        Box::new(ModelSource::new(
+            Decoder::load(folder.path(), Precision::F32).unwrap(),
+            20,
+            200,
+            H256::zero(),
+        )),
         Box::new(ModelSource::new(model, 20, 200, H256::zero())),
     ];
     let tape = Tape::new(&H256::repeat_byte(3));

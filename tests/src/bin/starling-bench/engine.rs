@@ -61,7 +61,7 @@ impl Engine {
         fs::write(folder.path().join("token"), &token)?;
         let model = model.canonicalize().with_context(|| format!("no folder {}", model.display()))?;
         let config = format!(
-            "threads = {threads}\ntoken_file = \"token\"\n[inference]\nlisten = \"127.0.0.1:{inference}\"\n\
+            "threads = {threads}\nprecision = \"stored\"\ntoken_file = \"token\"\n[inference]\nlisten = \"127.0.0.1:{inference}\"\n\
              [management]\nlisten = \"127.0.0.1:{management}\"\n[model]\nname = \"{PROFILE}\"\n\
              folder = \"{}\"\n[log]\nfilter = \"warn\"\n",
             model.display()

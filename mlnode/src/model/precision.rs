@@ -1,14 +1,14 @@
 //! What a device computes with.
 
-use std::str::FromStr;
+use std::{fmt, str::FromStr};
 
 /// What numbers are computed with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
-    /// As wide as the weights are stored; f32 on the processor, for which libtorch has no fast kernels of 16 bits.
+    /// As wide as the weights are stored, where the device has products of that width: bf16 everywhere, f16 on CUDA alone.
     Stored,
-    /// f32, whatever the weights are: the class of the engine's own kernels.
+    /// f32, whatever the weights are.
     #[default]
     F32,
 }
@@ -17,6 +17,15 @@ pub enum Precision {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a precision is \"stored\" or \"f32\"")]
 pub struct BadPrecision;
+
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Stored => "stored",
+            Self::F32 => "f32",
+        })
+    }
+}
 
 impl FromStr for Precision {
     type Err = BadPrecision;

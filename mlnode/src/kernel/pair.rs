@@ -1,0 +1,104 @@
+//! Numbers of bf16, two at a time: what products of the class `bf16` are made of.
+
+use super::slab::Plain;
+
+/// Two bf16 numbers that stand side by side in a row: the one with the even index in the lower half.
+///
+/// None of them is subnormal: the instructions for them take subnormal numbers for zero, so everything here does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(transparent)]
+pub(crate) struct Pair(u32);
+
+impl Plain for Pair {}
+
+impl Pair {
+    /// The two, each rounded to the nearest bf16, of two equally near ones to the even one.
+    #[inline(always)]
+    pub(crate) fn rounded(even: f32, odd: f32) -> Self {
+        Self(round(even) >> 16 | round(odd) & 0xffff_0000)
+    }
+
+    /// One or two numbers of a row that is taken two by two; a row of odd length is filled up with zero.
+    pub(crate) fn of(x: &[f32]) -> Self {
+        let at = |index: usize| x.get(index).copied().unwrap_or(0.0);
+        Self::rounded(at(0), at(1))
+    }
+
+    /// As the instructions take it.
+    #[inline(always)]
+    pub(crate) fn bits(self) -> u32 {
+        self.0
+    }
+
+    /// The one with the even index and the one with the odd index.
+    #[inline(always)]
+    pub(crate) fn widen(self) -> [f32; 2] {
+        [f32::from_bits(self.0 << 16), f32::from_bits(self.0 & 0xffff_0000)]
+    }
+
+    /// A sum with the products of both: that of the odd indices is added first, and each addition rounded. The products are
+    /// exact in f32, so it makes no difference whether an addition is fused with them.
+    #[inline(always)]
+    pub(crate) fn step(self, x: Self, sum: f32) -> f32 {
+        let ([even, odd], [x_even, x_odd]) = (self.widen(), x.widen());
+        x_even.mul_add(even, x_odd.mul_add(odd, sum))
+    }
+}
+
+/// The nearest bf16 in the upper half; the lower half is of no meaning.
+#[inline(always)]
+fn round(x: f32) -> u32 {
+    let bits = x.to_bits();
+    let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1));
+    if x.is_nan() {
+        f32::NAN.to_bits()
+    } else if rounded & 0x7f80_0000 == 0 {
+        bits & 0x8000_0000
+    } else {
+        rounded
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use half::bf16;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn rounding_is_that_of_bf16(bits: u32, other: u32) {
+            let x = f32::from_bits(bits);
+            let expected = bf16::from_f32(x).to_f32();
+            let [found, beside] = Pair::rounded(x, f32::from_bits(other)).widen();
+            let [_, second] = Pair::rounded(0.0, f32::from_bits(other)).widen();
+            prop_assert_eq!(beside.to_bits(), second.to_bits());
+            if expected.is_nan() {
+                prop_assert!(found.is_nan());
+            } else if expected.is_subnormal() {
+                prop_assert_eq!(found.to_bits(), 0f32.copysign(x).to_bits());
+            } else {
+                prop_assert_eq!(found.to_bits(), expected.to_bits());
+            }
+        }
+    }
+
+    #[test]
+    fn rounding_goes_to_even_and_keeps_what_is_no_number() {
+        let half = f32::from_bits(0x3f80_8000);
+        let odd = f32::from_bits(0x3f81_8000);
+        assert_eq!(Pair::rounded(half, odd).widen(), [1.0, f32::from_bits(0x3f82_0000)]);
+        assert_eq!(Pair::rounded(f32::MAX, -f32::MAX).widen(), [f32::INFINITY, f32::NEG_INFINITY]);
+        assert!(Pair::rounded(f32::from_bits(0x7fff_ffff), f32::from_bits(0xffff_ffff))
+            .widen()
+            .iter()
+            .all(|x| x.is_nan()));
+    }
+
+    #[test]
+    fn a_step_adds_the_odd_product_first() {
+        let (ones, large) = (Pair::rounded(1.0, 1.0), 2f32.powi(30));
+        assert_eq!(ones.step(Pair::rounded(1.0, -large), large), 1.0);
+        assert_eq!(ones.step(Pair::rounded(-large, 1.0), large), 0.0, "1 is lost beside 2^30");
+    }
+}
