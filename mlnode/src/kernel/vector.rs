@@ -129,9 +129,13 @@ compiled! {
     /// `x = exp(scale (x - max x)) / sum` over the first `len` numbers; the rest becomes 0. So many numbers more or
     /// fewer behind `len` change nothing.
     pub fn soft_max(x: &mut [f32], len: usize, scale: f32) {
-        let (x, rest) = x.split_at_mut(len);
+        let max = max(&x[..len]);
+        // As many more as fill a register: they give 0, and a sum is the same with it. Without them the last numbers would
+        // be computed one by one, in the time of all others.
+        let (padded, whole) = (len.next_multiple_of(LANES), x.len());
+        let (x, rest) = x.split_at_mut(if padded <= whole { padded } else { len });
+        x[len..].fill(f32::NEG_INFINITY);
         rest.fill(0.0);
-        let max = max(x);
         let mut sums = [0f32; LANES];
         let (chunks, tail) = x.as_chunks_mut::<LANES>();
         for chunk in chunks {
@@ -238,7 +242,8 @@ fn exp(x: f32) -> f32 {
     const LN2_LOW: f32 = -2.121_944_4e-4;
     let inside = if x > 88.7 { 88.7 } else { x };
     let inside = if inside > -87.3 { inside } else { -87.3 };
-    let n = inside.mul_add(std::f32::consts::LOG2_E, ROUND) - ROUND;
+    let rounded = inside.mul_add(std::f32::consts::LOG2_E, ROUND);
+    let (n, whole) = (rounded - ROUND, rounded.to_bits().cast_signed() - ROUND.to_bits().cast_signed());
     let r = n.mul_add(-LN2_HIGH, inside);
     let r = n.mul_add(-LN2_LOW, r);
     let mut p = 1.987_569_1e-4f32;
@@ -249,9 +254,9 @@ fn exp(x: f32) -> f32 {
     p = p.mul_add(r, 0.5);
     let p = p.mul_add(r * r, r) + 1.0;
     // In two steps: 2^128 is not a number, and n may be 128.
-    let half = (n as i32) >> 1;
+    let half = whole >> 1;
     let power = |n: i32| f32::from_bits(((n + 127) as u32) << 23);
-    let value = p * power(half) * power(n as i32 - half);
+    let value = p * power(half) * power(whole - half);
     let value = if x > 88.7 { f32::INFINITY } else { value };
     if x > -87.3 {
         value
