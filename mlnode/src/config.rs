@@ -33,8 +33,8 @@ pub struct Config {
     /// Where models run: `auto` (the default: the first CUDA device where there is one, else the processor), `cpu`, or `cuda:N`.
     #[serde(default)]
     pub device: DeviceChoice,
-    /// What they compute with on CUDA: `f32` (the default) or `stored`, as wide as the checkpoint's weights; it must be the class
-    /// that the profile names. On the processor it is always f32.
+    /// What they compute with: `f32` (the default) or `stored`, as wide as the checkpoint's weights; it must give the class that
+    /// the profile names. On the processor f16 is computed in f32.
     #[serde(default)]
     pub precision: Precision,
     /// libtorch's CUDA library, or its folder; when absent, `libtorch_cuda.so` beside the libtorch that the program is linked

@@ -26,6 +26,18 @@ pub enum Numerics {
     Fp8,
 }
 
+impl Numerics {
+    /// As ML nodes name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+            Self::F16 => "f16",
+            Self::Fp8 => "fp8",
+        }
+    }
+}
+
 /// How far an honest transcript may be from the verifier's own pass. All in the units of
 /// [`crate::verdict::Figures`]: 1/1024 nat, mean per token.
 #[derive(

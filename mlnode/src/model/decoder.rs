@@ -16,6 +16,7 @@ use super::{
 use crate::kernel::{
     multiply, rows_max, share, Matrix, Pool, RowBuffer, Shared, Tile, Vector, SHARED_ROWS, WIDTH,
 };
+use starling_primitives::profile::Numerics;
 use std::{cell::RefCell, ops::Range, path::Path, sync::Arc};
 
 /// Name of the embedding among the weights.
@@ -25,7 +26,7 @@ const EMBEDDING: &str = "model.embed_tokens.weight";
 #[derive(Debug)]
 pub struct Decoder {
     config: ModelConfig,
-    numerics: &'static str,
+    numerics: Numerics,
     layout: Layout,
     embedding: Matrix,
     layers: Vec<Layer>,
@@ -139,7 +140,7 @@ impl Decoder {
         let (layout, scratch) = (Layout::new(&config), Scratch::new(&config));
         let frequencies = frequencies(&config);
         let pool = Arc::new(Pool::new(1));
-        let numerics = if pairs { "bf16" } else { "f32" };
+        let numerics = if pairs { Numerics::Bf16 } else { Numerics::F32 };
         Ok(Self {
             config,
             numerics,
@@ -245,7 +246,7 @@ impl Model for Decoder {
     }
 
     fn numerics(&self) -> &'static str {
-        self.numerics
+        self.numerics.name()
     }
 
     fn set_pool(&mut self, pool: Arc<Pool>) {

@@ -44,7 +44,7 @@ use crate::{
     kernel::{Pool, RowBuffer},
     kv::in_blocks,
 };
-use starling_primitives::profile::MAX_K;
+use starling_primitives::profile::{Numerics, MAX_K};
 use std::{
     collections::HashMap,
     ops::Range,
@@ -335,11 +335,12 @@ impl Model for Libtorch {
     }
 
     fn numerics(&self) -> &'static str {
-        match self.target.kind {
-            Kind::BFloat16 => "bf16",
-            Kind::Half => "f16",
-            _ => "f32",
-        }
+        let numerics = match self.target.kind {
+            Kind::BFloat16 => Numerics::Bf16,
+            Kind::Half => Numerics::F16,
+            _ => Numerics::F32,
+        };
+        numerics.name()
     }
 
     /// Of the pool only the number of threads is used: libtorch has its own.

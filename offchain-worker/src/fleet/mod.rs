@@ -66,6 +66,9 @@ pub struct NodeReport {
     pub loaded: Option<String>,
     /// Whether the loaded model is what the chain's profile of that name says; `null` when the chain has none.
     pub fits_profile: Option<bool>,
+    /// In what it is not, for the operator.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub misfit: Option<String>,
     /// Requests running on it.
     pub running: u32,
 }
@@ -186,6 +189,11 @@ impl Fleet {
                 let profile = profiles.values().rev().find(|profile| Some(profile.name_lossy()) == loaded);
                 NodeReport {
                     spec: node.spec.clone(),
+                    misfit: status
+                        .model
+                        .as_ref()
+                        .zip(profile)
+                        .and_then(|(model, profile)| node::misfit(model, profile)),
                     fits_profile: profile.map(|profile| node.serves(&profile.name_lossy(), Some(profile))),
                     health: status.health,
                     loaded,

@@ -5,6 +5,7 @@ use serde::Serialize;
 use starling_mlnode_api::{ClientConfig, ClientError, LoadRequest, MlNode, MlNodeClient, ModelInfo};
 use starling_primitives::profile::Profile;
 use std::{
+    fmt,
     sync::{Arc, RwLock},
     time::Duration,
 };
@@ -110,7 +111,7 @@ impl Node {
         let status = self.status.read().unwrap_or_else(std::sync::PoisonError::into_inner);
         status.health == Health::Healthy
             && status.model.as_ref().is_some_and(|model| {
-                model.model == name && profile.is_none_or(|profile| fits(model, profile))
+                model.model == name && profile.is_none_or(|profile| misfit(model, profile).is_none())
             })
     }
 
@@ -194,11 +195,28 @@ impl Node {
     }
 }
 
-/// Whether the loaded model is the one that the profile names: anything else would be convicted.
-fn fits(model: &ModelInfo, profile: &Profile) -> bool {
-    model.digest.weights_digest == profile.weights_digest
-        && model.digest.tokenizer_digest == profile.tokenizer_digest
-        && model.top_k == profile.top_k
+/// In what the loaded model is not the one that the profile names, in words for the operator: anything else would be convicted.
+pub(crate) fn misfit(model: &ModelInfo, profile: &Profile) -> Option<String> {
+    let numerics = profile.numerics.name();
+    let differ = |what: &str, found: &dyn fmt::Display, expected: &dyn fmt::Display| {
+        Some(format!("{what} {found}, the profile says {expected}"))
+    };
+    if model.digest.weights_digest != profile.weights_digest {
+        let (found, expected) = (model.digest.weights_digest, profile.weights_digest);
+        return differ("the digest of its weights is", &format!("{found:?}"), &format!("{expected:?}"));
+    }
+    if model.digest.tokenizer_digest != profile.tokenizer_digest {
+        let (found, expected) = (model.digest.tokenizer_digest, profile.tokenizer_digest);
+        return differ("the digest of its tokenizer is", &format!("{found:?}"), &format!("{expected:?}"));
+    }
+    if model.top_k != profile.top_k {
+        return differ("its candidates per token are", &model.top_k, &profile.top_k);
+    }
+    if model.numerics != numerics {
+        let what = "it computes in the class (`precision` of the ML node)";
+        return differ(what, &model.numerics, &numerics);
+    }
+    None
 }
 
 fn load_request(name: &str, spec: &ModelSpec) -> LoadRequest {
@@ -230,6 +248,50 @@ pub(crate) fn with_sources(error: &dyn std::error::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use starling_mlnode_api::ModelDigest;
+    use starling_primitives::{
+        profile::{Calibration, Numerics},
+        H256,
+    };
+
+    #[test]
+    fn what_does_not_fit_is_named() {
+        let calibration = Calibration { distance_limit: 8, margin_limit: 8, short_allowance: 0 };
+        let profile = Profile {
+            name: b"demo".to_vec().try_into().unwrap(),
+            weights_digest: H256::repeat_byte(1),
+            tokenizer_digest: H256::repeat_byte(2),
+            numerics: Numerics::Bf16,
+            top_k: 20,
+            max_context: 512,
+            vocab_size: 4_096,
+            prompt_price: 1,
+            completion_price: 10,
+            prompt_work: 1,
+            completion_work: 4,
+            sprint_tolerance: 0,
+            calibration,
+        };
+        let digest = ModelDigest {
+            weights_digest: profile.weights_digest,
+            tokenizer_digest: profile.tokenizer_digest,
+            vocab_size: 4_096,
+            max_context: 512,
+        };
+        let (model, numerics) = ("demo".to_owned(), "bf16".to_owned());
+        let model = ModelInfo { model, digest, top_k: 20, parameters: 1, numerics, load_ms: 0 };
+        assert_eq!(misfit(&model, &profile), None);
+        let check = |spoil: fn(&mut ModelInfo), named: &str| {
+            let mut other = model.clone();
+            spoil(&mut other);
+            let found = misfit(&other, &profile).unwrap();
+            assert!(found.contains(named), "{found}");
+        };
+        check(|model| model.digest.weights_digest = H256::zero(), "weights");
+        check(|model| model.digest.tokenizer_digest = H256::zero(), "tokenizer");
+        check(|model| model.top_k = 8, "candidates per token are 8, the profile says 20");
+        check(|model| model.numerics = "f32".into(), "precision");
+    }
 
     #[test]
     fn args_name_folder_and_candidates() {

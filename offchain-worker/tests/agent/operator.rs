@@ -59,6 +59,7 @@ async fn nodes_come_and_go_without_losing_a_request() {
     assert_eq!(list["nodes"][0]["max_concurrent"], 2);
     assert_eq!(list["nodes"][0]["health"]["state"], "healthy");
     assert_eq!(list["nodes"][0]["fits_profile"], true);
+    assert_eq!(list["nodes"][0].get("misfit"), None);
     network.stop().await;
 }
 
