@@ -161,6 +161,9 @@ enum Command {
         /// Ask with prompts without a pattern, as sprints do, instead of clients' questions.
         #[arg(long)]
         patternless: bool,
+        /// What everybody computes with: stored (as wide as the weights) or f32.
+        #[arg(long, default_value = "stored")]
+        precision: Precision,
     },
     /// Write the sampler that a vLLM server needs to be attached to; see docs/mlnode.md.
     VllmSampler {
@@ -292,10 +295,11 @@ fn run_command(command: Command) -> anyhow::Result<()> {
             println!("{}", serde_json::to_string_pretty(&report)?);
             anyhow::ensure!(report.holds, "the limits do not hold on fresh answers");
         }
-        Command::Detect { folder, calibration, answers, tokens, seed, threads, patternless } => {
+        Command::Detect { folder, calibration, answers, tokens, seed, threads, patternless, precision } => {
             let calibration = read_calibration(&calibration)
                 .with_context(|| format!("no calibration in {}", calibration.display()))?;
-            let plan = DetectionPlan { folder, calibration, answers, tokens, seed, threads, patternless };
+            let plan =
+                DetectionPlan { folder, precision, calibration, answers, tokens, seed, threads, patternless };
             let bar = progress_bar();
             let print = |row: &Row| {
                 // Nothing in a row can fail to be written.

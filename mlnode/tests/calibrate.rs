@@ -46,6 +46,7 @@ fn honest_engines_differ_by_rounding_only() {
 fn laundered_and_sampler_cheats_fall_to_the_replay_alone() {
     let plan = DetectionPlan {
         folder: DEMO.into(),
+        precision: Precision::F32,
         calibration: CALIBRATION,
         answers: 24,
         tokens: 32,

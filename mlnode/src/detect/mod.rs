@@ -21,7 +21,10 @@ use source::{Cheating, Trick};
 use starling_math::evidence::{bits, step, ACCUSES, UNIT};
 use starling_mlnode_api::VerifyOutcome;
 use starling_primitives::{
-    profile::Calibration, request::SamplingParams, transcript::Transcript, verdict::Figures,
+    profile::{Calibration, Numerics},
+    request::SamplingParams,
+    transcript::Transcript,
+    verdict::Figures,
 };
 use starling_prompt::{openai::ChatMessage, Tokenizer};
 use std::{
@@ -48,6 +51,8 @@ const CUT_AT: u32 = 6;
 pub struct DetectionPlan {
     /// The model folder: what the profile promises.
     pub folder: PathBuf,
+    /// What everybody computes with: with the weights, what the class of the profile follows from.
+    pub precision: Precision,
     /// The profile's limits.
     pub calibration: Calibration,
     /// Answers of each cheat.
@@ -158,7 +163,9 @@ pub fn detect(
     mut found: impl FnMut(&Row),
 ) -> Result<Vec<Row>, DetectionError> {
     let mut court = Court::new(plan, &plan.folder, progress)?;
-    let cheats = cheats(&court.tokenizer)?;
+    let mut cheats = cheats(&court.tokenizer)?;
+    // Weights of f32 that are rounded are a cheat in f32 alone.
+    cheats.retain(|cheat| cheat.truth.is_none() || court.checker.numerics() == Numerics::F32.name());
     progress.set_length((3 + 2 * cheats.len() as u64) * 2 * u64::from(plan.answers));
     let mut rows = Vec::new();
     let mut add = |row: Row| {
@@ -167,11 +174,11 @@ pub fn detect(
     };
     let honest = court.honest.clone();
     add(court.row("none: the engine's kernels", Dress::Honest, &honest)?);
-    if let Ok(mut loaded) = LibtorchLoader::processor(Precision::F32).load(&load_spec(plan.folder.clone())) {
+    if let Ok(mut loaded) = LibtorchLoader::processor(plan.precision).load(&load_spec(plan.folder.clone())) {
         let transcripts = court.answers(loaded.source.as_mut(), u32::MAX)?;
         add(court.row("none: libtorch", Dress::Honest, &transcripts)?);
     }
-    let cut_off = court.answers(load(&plan.folder)?.source.as_mut(), CUT_AT)?;
+    let cut_off = court.answers(load(plan, &plan.folder)?.source.as_mut(), CUT_AT)?;
     add(court.row("answer cut off in silence", Dress::Naive, &cut_off)?);
     for cheat in &cheats {
         progress.set_message(cheat.name);
@@ -182,9 +189,9 @@ pub fn detect(
         let mut other = truth.as_ref().map(|_| Court::new(plan, truth_folder, progress)).transpose()?;
         let court = other.as_mut().unwrap_or(&mut court);
         for dress in [Dress::Naive, Dress::Laundered] {
-            let shown = (dress == Dress::Laundered).then(|| load(truth_folder)).transpose()?;
+            let shown = (dress == Dress::Laundered).then(|| load(plan, truth_folder)).transpose()?;
             let shown = shown.map(|loaded| loaded.source);
-            let mut source = Cheating::new(load(writer_folder)?.source, cheat.trick.clone(), shown);
+            let mut source = Cheating::new(load(plan, writer_folder)?.source, cheat.trick.clone(), shown);
             let transcripts = court.answers(&mut source, u32::MAX)?;
             add(court.row(cheat.name, dress, &transcripts)?);
         }
@@ -192,8 +199,8 @@ pub fn detect(
     Ok(rows)
 }
 
-fn load(folder: &Path) -> Result<Loaded, LoadError> {
-    FolderLoader::default().load(&load_spec(folder.into()))
+fn load(plan: &DetectionPlan, folder: &Path) -> Result<Loaded, LoadError> {
+    FolderLoader { precision: plan.precision }.load(&load_spec(folder.into()))
 }
 
 /// A changed copy of a model folder; gone with this value.
@@ -256,7 +263,7 @@ struct Court<'a> {
 
 impl<'a> Court<'a> {
     fn new(plan: &DetectionPlan, folder: &Path, progress: &'a ProgressBar) -> Result<Self, DetectionError> {
-        let Loaded { mut source, tokenizer, .. } = load(folder)?;
+        let Loaded { mut source, tokenizer, .. } = load(plan, folder)?;
         let resources = Resources { threads: plan.threads, prefix_tokens: 0 };
         source.use_resources(&resources);
         let (shape, sizes) = (source.shape(), Sizes { prompt_max: PROMPT_MAX, answer_max: plan.tokens });

@@ -51,7 +51,8 @@ pub enum EditError {
     Impossible(String),
 }
 
-/// Writes the changed model into the folder `to`, which exists; its weights in one file of f32.
+/// Writes the changed model into the folder `to`, which exists; its weights in one file, each as it was stored, but for edits
+/// that are about the storage: those give f32.
 pub fn write_model(from: &Path, to: &Path, edit: Edit) -> Result<(), EditError> {
     let weights = weight_files(from)?;
     for entry in std::fs::read_dir(from)? {
@@ -67,7 +68,7 @@ pub fn write_model(from: &Path, to: &Path, edit: Edit) -> Result<(), EditError> 
         _ => None,
     };
     let mut rng = ChaCha8Rng::seed_from_u64(1);
-    let mut tensors: BTreeMap<String, (Vec<usize>, Vec<u8>)> = BTreeMap::new();
+    let mut tensors: BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)> = BTreeMap::new();
     for file in weights {
         let bytes = map(&from.join(file))?;
         let read = SafeTensors::deserialize(&bytes)?;
@@ -82,13 +83,13 @@ pub fn write_model(from: &Path, to: &Path, edit: Edit) -> Result<(), EditError> 
             let mut numbers = widened(name, &view)?;
             let width = view.shape().last().copied().unwrap_or(1).max(1);
             change(edit, name, &mut numbers, width, &mut rng);
-            let bytes = numbers.iter().flat_map(|x| x.to_le_bytes()).collect();
-            tensors.insert(name.to_owned(), (view.shape().to_vec(), bytes));
+            let kind = if matches!(edit, Edit::Bf16 | Edit::Finer) { Dtype::F32 } else { view.dtype() };
+            tensors.insert(name.to_owned(), (kind, view.shape().to_vec(), narrowed(kind, &numbers)));
         }
     }
     let views = tensors
         .iter()
-        .map(|(name, (shape, bytes))| Ok((name, TensorView::new(Dtype::F32, shape.clone(), bytes)?)))
+        .map(|(name, (kind, shape, bytes))| Ok((name, TensorView::new(*kind, shape.clone(), bytes)?)))
         .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()?;
     Ok(safetensors::serialize_to_file(views, None, &to.join("model.safetensors"))?)
 }
@@ -116,6 +117,15 @@ fn widened(name: &str, view: &TensorView<'_>) -> Result<Vec<f32>, EditError> {
         Dtype::F16 => bytes.as_chunks().0.iter().map(|x| f16::from_le_bytes(*x).to_f32()).collect(),
         other => return Err(EditError::Impossible(format!("{name} is stored as {other:?}"))),
     })
+}
+
+/// As a tensor is stored.
+fn narrowed(kind: Dtype, numbers: &[f32]) -> Vec<u8> {
+    match kind {
+        Dtype::BF16 => numbers.iter().flat_map(|x| bf16::from_f32(*x).to_le_bytes()).collect(),
+        Dtype::F16 => numbers.iter().flat_map(|x| f16::from_f32(*x).to_le_bytes()).collect(),
+        _ => numbers.iter().flat_map(|x| x.to_le_bytes()).collect(),
+    }
 }
 
 fn change(edit: Edit, name: &str, numbers: &mut [f32], width: usize, rng: &mut ChaCha8Rng) {
