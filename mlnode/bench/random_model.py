@@ -1,12 +1,12 @@
 """Writes a Qwen3 or Llama model with random weights as a Hugging Face folder, for benchmarks: speed does not depend on what the
 weights say.
 
-    python random_model.py SHAPE OUT [--dtype float32|bfloat16|float16] [--device cpu|cuda]
+    python random_model.py SHAPE OUT [--dtype float32|bfloat16|float16|fp8] [--device cpu|cuda]
 
-SHAPE is `demo` (the demo model itself, its weights rounded), `0.6b` (Qwen3-0.6B's: 28 layers, 1024 wide, vocabulary 151,936, tied), `8b` (Qwen3-8B's: 36 layers, 4096 wide,
-untied), `llama` (Llama 3.2 1B's: 16 layers, 2048 wide, vocabulary 128,256, tied, Llama 3 rotary
-scaling) or `small` (8 layers, 512 wide, vocabulary 32,000, tied). The tokenizer is the demo model's: the engine wants one,
-and its tokens are in all vocabularies. The weights are drawn on the device.
+SHAPE is `0.6b` (Qwen3-0.6B's: 28 layers, 1024 wide, vocabulary 151,936, tied), `8b` (Qwen3-8B's: 36 layers, 4096 wide, untied),
+`llama` (Llama 3.2 1B's: 16 layers, 2048 wide, vocabulary 128,256, tied, Llama 3 rotary scaling), `small` (8 layers, 512 wide,
+vocabulary 32,000, tied), or `demo`: the demo model itself, stored in another way. The tokenizer is the demo model's: the engine
+wants one, and its tokens are in all vocabularies. The weights are drawn on the device. fp8 is block-scaled, the rest in bf16.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import pathlib
 import shutil
 
 import torch
+from fp8 import quantise_folder
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
 
 SHAPES = {
@@ -29,15 +30,18 @@ def main() -> None:
     arguments = argparse.ArgumentParser()
     arguments.add_argument("shape", choices=[*SHAPES, "demo"])
     arguments.add_argument("out", type=pathlib.Path)
-    arguments.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], default="float32")
+    arguments.add_argument("--dtype", choices=["float32", "bfloat16", "float16", "fp8"], default="float32")
     arguments.add_argument("--device", default="cpu")
     arguments = arguments.parse_args()
-    torch.set_default_dtype(getattr(torch, arguments.dtype))
+    fp8 = arguments.dtype == "fp8"
+    torch.set_default_dtype(torch.bfloat16 if fp8 else getattr(torch, arguments.dtype))
     model = demo() if arguments.shape == "demo" else random(SHAPES[arguments.shape], arguments.device)
     # Shards, so that what reads or hashes them can do several at a time.
     model.save_pretrained(arguments.out, max_shard_size="2GB")
     for name in ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja"]:
         shutil.copy(DEMO / name, arguments.out / name)
+    if fp8:
+        quantise_folder(arguments.out, (128, 128), torch.bfloat16)
 
 
 def demo() -> PreTrainedModel:

@@ -161,8 +161,8 @@ enum Command {
         /// Ask with prompts without a pattern, as sprints do, instead of clients' questions.
         #[arg(long)]
         patternless: bool,
-        /// What everybody computes with: stored (as wide as the weights) or f32.
-        #[arg(long, default_value = "stored")]
+        /// What everybody computes with: f32, or stored (as wide as the weights).
+        #[arg(long, default_value = "f32")]
         precision: Precision,
     },
     /// Write the sampler that a vLLM server needs to be attached to; see docs/mlnode.md.
@@ -191,8 +191,8 @@ struct DeviceArgs {
     /// auto, cpu or cuda:N.
     #[arg(long, default_value = "cpu")]
     device: DeviceChoice,
-    /// stored (as wide as the weights) or f32.
-    #[arg(long, default_value = "stored")]
+    /// f32, or stored (as wide as the weights).
+    #[arg(long, default_value = "f32")]
     precision: Precision,
     /// libtorch's CUDA library, or its folder.
     #[arg(long, value_name = "PATH")]

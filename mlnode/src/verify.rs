@@ -5,8 +5,7 @@ use codec::Decode;
 use starling_mlnode_api::{VerifyItem, VerifyOutcome};
 use starling_primitives::{
     constraint::check_bound,
-    records::{response_hash, Finished},
-    replay::{replay_with, Checks},
+    replay::{replay_alone, Checks},
     request::SamplingParams,
     tape::Tape,
     transcript::{TokenRecord, Transcript},
@@ -47,10 +46,10 @@ pub(crate) fn replay_item(item: &VerifyItem, shape: &Shape) -> Result<Ready, Ver
     let failed = |reason: String| VerifyOutcome::ReplayFailed { reason };
     let transcript = Transcript::decode(&mut item.transcript.as_slice())
         .map_err(|_| failed("the transcript does not decode".into()))?;
-    let records =
-        transcript.records().map_err(|error| failed(format!("a window does not decode: {error}")))?;
-    let chosen: Vec<u32> = records.iter().filter_map(|record| record.chosen().map(|c| c.token)).collect();
-    let (prompt_len, completion_len) = (item.prompt_tokens.len(), records.len());
+    let completion_tokens = transcript
+        .completion_tokens()
+        .map_err(|error| failed(format!("the last window does not decode: {error}")))?;
+    let (prompt_len, completion_len) = (item.prompt_tokens.len(), completion_tokens as usize);
     if prompt_len == 0 || completion_len == 0 {
         return Err(failed("prompt and completion must not be empty".into()));
     }
@@ -63,19 +62,12 @@ pub(crate) fn replay_item(item: &VerifyItem, shape: &Shape) -> Result<Ready, Ver
     }
     check_bound(item.constraint.as_ref(), &transcript.header, shape.vocab_size)
         .map_err(|error| failed(error.to_string()))?;
-    let expected = Finished {
-        request_id: transcript.header.id(),
-        response_hash: response_hash(&chosen),
-        transcript_root: transcript.root(),
-        prompt_tokens: prompt_len as u32,
-        completion_tokens: completion_len as u32,
-    };
     let checks = Checks {
         prompt: Some(&item.prompt_tokens),
         vocab_size: Some(shape.vocab_size),
         top_k: Some(shape.top_k),
     };
-    let replayed = replay_with(&transcript, &item.tape_seed, &expected, &checks)
+    let replayed = replay_alone(&transcript, &item.tape_seed, completion_tokens, &checks)
         .map_err(|error| failed(error.to_string()))?;
     let completion = replayed.tokens;
     let taken = completion.split_last().map_or(&[][..], |(_, taken)| taken);

@@ -211,6 +211,19 @@ pub fn replay_with(
     Ok(replayed)
 }
 
+/// Replays a transcript of which nothing else is known: that it is what somebody committed to, its root and the hash of its
+/// tokens, is for the caller to say. `completion_tokens` is [`Transcript::completion_tokens`].
+pub fn replay_alone(
+    transcript: &Transcript,
+    tape_seed: &H256,
+    completion_tokens: u32,
+    checks: &Checks<'_>,
+) -> Result<Replayed, ReplayError> {
+    check_prompt(&transcript.header, checks)?;
+    check_window_count(transcript, completion_tokens)?;
+    replay_windows(transcript, tape_seed, completion_tokens, checks)
+}
+
 /// Replays the transcript of one sprint nonce against the leaf that was committed to.
 pub fn replay_sprint(
     transcript: &Transcript,
@@ -322,11 +335,16 @@ fn check_prompt(header: &RequestHeader, checks: &Checks<'_>) -> Result<(), Repla
 }
 
 fn check_root(transcript: &Transcript, root: &H256, completion_tokens: u32) -> Result<(), ReplayError> {
-    let (found, expected) = (transcript.windows.len() as u32, window_count(completion_tokens));
-    if found != expected {
-        return Err(ReplayError::WindowCount { found, expected });
-    }
+    check_window_count(transcript, completion_tokens)?;
     equal(transcript.root(), *root).map_err(|(found, expected)| ReplayError::Root { found, expected })
+}
+
+fn check_window_count(transcript: &Transcript, completion_tokens: u32) -> Result<(), ReplayError> {
+    let (found, expected) = (transcript.windows.len() as u32, window_count(completion_tokens));
+    match found == expected {
+        true => Ok(()),
+        false => Err(ReplayError::WindowCount { found, expected }),
+    }
 }
 
 fn replay_windows(

@@ -193,6 +193,13 @@ impl Transcript {
         Ok(self.records()?.iter().filter_map(|record| record.chosen().map(|chosen| chosen.token)).collect())
     }
 
+    /// Tokens of the completion, if all windows but the last are full, as replaying demands: only the last is decoded.
+    pub fn completion_tokens(&self) -> Result<u32, WindowError> {
+        let Some((last, full)) = self.windows.split_last() else { return Ok(0) };
+        let full = u32::try_from(full.len()).unwrap_or(u32::MAX).saturating_mul(WINDOW_TOKENS as u32);
+        Ok(full.saturating_add(Window::decode(last, MAX_K)?.records.len() as u32))
+    }
+
     /// Bytes of the SCALE encoding: what storing and sending it takes.
     pub fn encoded_len(&self) -> usize {
         self.encoded_size()

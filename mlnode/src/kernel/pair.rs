@@ -1,10 +1,10 @@
 //! Numbers of bf16, two at a time: what products of the class `bf16` are made of.
 
-use super::slab::Plain;
+use super::{isa::Isa, slab::Plain, vector::Vector};
 
 /// Two bf16 numbers that stand side by side in a row: the one with the even index in the lower half.
 ///
-/// None of them is subnormal: the instructions for them take subnormal numbers for zero, so everything here does.
+/// None of them is subnormal: the instructions for them take subnormal numbers for zero, f32 too, so everything here does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(transparent)]
 pub(crate) struct Pair(u32);
@@ -45,6 +45,45 @@ impl Pair {
     }
 }
 
+/// Rounds a row: as many pairs as it takes, the last one filled up with zero.
+pub(super) fn round_row(isa: Isa, x: &[f32], into: &mut [Pair]) {
+    assert_eq!(into.len(), x.len().div_ceil(2), "pairs of a row");
+    match isa {
+        // SAFETY: the processor has the instructions.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512Bf16 => unsafe { x86::round_row(x, into) },
+        _ => Vector::of_pool(isa).round_pairs(x, into),
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use super::Pair;
+    use std::arch::x86_64::*;
+
+    /// Numbers that an instruction rounds.
+    const WHOLE: usize = 32;
+
+    /// # Safety
+    /// The processor has AVX-512 and its conversions to bf16.
+    #[target_feature(enable = "avx512bf16,avx512f")]
+    pub(super) unsafe fn round_row(x: &[f32], into: &mut [Pair]) {
+        let (x, rest) = x.as_chunks::<WHOLE>();
+        let (pairs, places) = into.split_at_mut(x.len() * WHOLE / 2);
+        for (x, pairs) in x.iter().zip(pairs.chunks_exact_mut(WHOLE / 2)) {
+            // SAFETY: there are 32 numbers, and 16 pairs of 32 bits.
+            unsafe {
+                let (low, high) = (_mm512_loadu_ps(x.as_ptr()), _mm512_loadu_ps(x.as_ptr().add(16)));
+                let rounded: __m512i = std::mem::transmute(_mm512_cvtne2ps_pbh(high, low));
+                _mm512_storeu_si512(pairs.as_mut_ptr().cast(), rounded);
+            }
+        }
+        for (pair, x) in places.iter_mut().zip(rest.chunks(2)) {
+            *pair = Pair::of(x);
+        }
+    }
+}
+
 /// The nearest bf16 in the upper half; the lower half is of no meaning.
 #[inline(always)]
 fn round(x: f32) -> u32 {
@@ -52,7 +91,7 @@ fn round(x: f32) -> u32 {
     let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1));
     if x.is_nan() {
         f32::NAN.to_bits()
-    } else if rounded & 0x7f80_0000 == 0 {
+    } else if bits & 0x7f80_0000 == 0 {
         bits & 0x8000_0000
     } else {
         rounded
@@ -75,11 +114,28 @@ mod tests {
             prop_assert_eq!(beside.to_bits(), second.to_bits());
             if expected.is_nan() {
                 prop_assert!(found.is_nan());
-            } else if expected.is_subnormal() {
+            } else if x.is_subnormal() {
                 prop_assert_eq!(found.to_bits(), 0f32.copysign(x).to_bits());
             } else {
                 prop_assert_eq!(found.to_bits(), expected.to_bits());
             }
+        }
+    }
+
+    #[test]
+    fn every_instruction_set_rounds_alike() {
+        let bits = (0u32..70_000).map(|i| f32::from_bits(i.wrapping_mul(61_681) ^ i << 16));
+        let special = [0x8000, 0x7f_ffff, 0x7f_8000, 0x80_0000, 0x7f80_0000, 0xff80_0000, 0x8000_0001];
+        let x: Vec<f32> =
+            bits.chain(special.map(f32::from_bits)).map(|x| if x.is_nan() { 1.5 } else { x }).collect();
+        for length in [0, 1, 31, 32, 33, 95, x.len()] {
+            let mut found = Isa::available().into_iter().map(|isa| {
+                let mut pairs = vec![Pair::default(); length.div_ceil(2)];
+                round_row(isa, &x[x.len() - length..], &mut pairs);
+                pairs
+            });
+            let first = found.next().unwrap();
+            found.for_each(|other| assert!(other == first, "{length}"));
         }
     }
 

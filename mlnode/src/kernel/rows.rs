@@ -1,11 +1,10 @@
 //! Activations: rows of numbers.
 
 use super::{
-    pair::Pair,
+    pair::{round_row, Pair},
     pool::{Pool, Shared},
     slab::Plain,
     tile::WIDTH,
-    vector::Vector,
 };
 
 /// Numbers of 32 bits by which rows are pushed apart: rows that lie a multiple of 4 KiB apart would share one set of the first cache.
@@ -103,7 +102,6 @@ impl RowBuffer<Pair> {
         let data = std::mem::take(&mut self.data);
         *self = Self { data, ..Self::new(x.width().div_ceil(2)) };
         self.resize(x.rows());
-        let vector = Vector::of_pool(pool.isa());
-        self.for_each(pool, |row, pairs| vector.round_pairs(x.row(row), pairs));
+        self.for_each(pool, |row, pairs| round_row(pool.isa(), x.row(row), pairs));
     }
 }

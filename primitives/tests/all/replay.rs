@@ -10,8 +10,8 @@ use starling_primitives::{
     receipt::{Receipt, SignedReceipt},
     records::{response_hash, Finished},
     replay::{
-        prove_fraud, replay, replay_sprint, replay_window, replay_with, Checks, NoFraud, ReplayError,
-        Replayed,
+        prove_fraud, replay, replay_alone, replay_sprint, replay_window, replay_with, Checks, NoFraud,
+        ReplayError, Replayed,
     },
     request::{prompt_hash, SamplingParams},
     sprint::SprintTask,
@@ -269,6 +269,33 @@ fn more_tokens_than_asked_for_are_caught() {
     let mut model = Model::new(11, VOCAB, Ids::Uniform);
     let both = generate(header(sampling(), 74), &seed(), TOKENS, || model.peaked());
     assert_eq!(run(&both), Err(ReplayError::AboveMaxTokens { found: 75, limit: 74 }));
+}
+
+#[test]
+fn a_transcript_replays_without_a_claim_about_it() {
+    let alone = |transcript: &Transcript| {
+        let tokens = transcript.completion_tokens().expect("it decodes");
+        replay_alone(transcript, &seed(), tokens, &strict())
+    };
+    for tokens in [0, 1, 31, 32, 33, 64, 100] {
+        let mut model = Model::new(12, VOCAB, Ids::Uniform);
+        let both = generate(header(sampling(), 100), &seed(), tokens, || model.peaked());
+        assert_eq!(both.0.completion_tokens(), Ok(tokens));
+        assert_eq!(alone(&both.0), run(&both));
+    }
+    let (transcript, _) = honest();
+    let spoilt = |spoil: fn(&mut Transcript)| {
+        let mut transcript = transcript.clone();
+        spoil(&mut transcript);
+        alone(&transcript)
+    };
+    assert!(matches!(
+        spoilt(|t| t.header.sampling.temperature_milli += 500),
+        Err(ReplayError::Chosen { .. })
+    ));
+    assert!(matches!(spoilt(|t| t.header.prompt_hash.0[0] ^= 1), Err(ReplayError::PromptHash { .. })));
+    assert!(spoilt(|t| t.windows.swap(0, 2)).is_err());
+    assert!(matches!(spoilt(|t| drop(t.windows.remove(0))), Err(ReplayError::Chosen { .. })));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The engine over its HTTP, with transcripts, and what hosts run today in turn with it.
 
 use crate::{
-    engine::{endless, prompt, Engine, Generated, SAMPLED},
+    engine::{endless, prompt, Engine, Generated, Settings, SAMPLED},
     memory::{read_bandwidth, weight_bytes},
     peer::{Kind, Peer},
     stats::{median, round, spread},
@@ -11,6 +11,7 @@ use clap::Args;
 use futures::future::try_join_all;
 use serde_json::{json, Map, Value};
 use starling_e2e::paths;
+use starling_mlnode::model::Precision;
 use std::path::PathBuf;
 
 #[derive(Args)]
@@ -18,10 +19,13 @@ pub(crate) struct Plan {
     /// Model folder.
     #[arg(long, default_value_os_t = paths::demo_model())]
     model: PathBuf,
+    /// Folder for the peers, where they cannot read the engine's: the same shape, stored in another way.
+    #[arg(long)]
+    peers_model: Option<PathBuf>,
     /// What it is compared with.
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Kind::Transformers, Kind::LlamaCpp, Kind::Vllm])]
     peers: Vec<Kind>,
-    /// The peers' weights: float32 or bfloat16. The engine takes those of the folder.
+    /// The peers' weights: float32, bfloat16, or q8_0 for llama.cpp. The engine takes those of the folder.
     #[arg(long, default_value = "float32")]
     dtype: String,
     /// Threads of each.
@@ -36,6 +40,9 @@ pub(crate) struct Plan {
     /// Tokens to generate after a prompt.
     #[arg(long, default_value_t = 128)]
     tokens: u32,
+    /// Let a step of the engine take so many tokens, as peers do that have no streams to keep smooth.
+    #[arg(long)]
+    step_tokens: Option<u32>,
     /// Turns of each.
     #[arg(long, default_value_t = 3)]
     rounds: u32,
@@ -92,10 +99,15 @@ impl Engine {
 pub(crate) async fn run(plan: &Plan) -> Result<()> {
     ensure!(plan.tokens > 1 && plan.rounds > 0 && !plan.batches.contains(&0), "nothing to measure");
     let model = endless(&plan.model)?;
-    let mut engine = Engine::start(model.path(), plan.threads).await?;
+    // The class of the peers: bf16 only where they multiply in it.
+    let precision = if plan.dtype == "bfloat16" { Precision::Stored } else { Precision::F32 };
+    let settings = Settings { threads: plan.threads, precision, step_tokens: plan.step_tokens };
+    let mut engine = Engine::start(model.path(), settings).await?;
+    let peers_model = plan.peers_model.as_deref().map(endless).transpose()?;
+    let of_peers = peers_model.as_ref().unwrap_or(&model).path();
     let mut peers = Vec::new();
     for kind in &plan.peers {
-        peers.push(Peer::start(*kind, model.path(), plan.threads, &plan.dtype).await?);
+        peers.push(Peer::start(*kind, of_peers, plan.threads, &plan.dtype).await?);
     }
     // The first use of anything compiles, packs and reserves.
     for batch in &plan.batches {
@@ -148,6 +160,7 @@ impl Cell {
         let mut line = json!({
             "bench": "engine", "what": what, "prompt_tokens": self.prompt, "batch": self.batch,
             "tokens": plan.tokens, "threads": plan.threads, "rounds": plan.rounds, "dtype": plan.dtype,
+            "step_tokens": plan.step_tokens,
             "unit": "tokens/s", "starling": spread(ours),
         });
         let mut ratios = Map::new();

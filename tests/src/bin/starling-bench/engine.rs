@@ -4,6 +4,7 @@ use anyhow::{bail, Context, Result};
 use futures::StreamExt;
 use serde_json::{json, Value};
 use starling_e2e::{network::PROFILE, paths, poll, ports::Ports, process::Process};
+use starling_mlnode::model::Precision;
 use starling_mlnode_api::{ClientConfig, Done, GenerateEvent, GenerateRequest, MlNode, MlNodeClient};
 use starling_primitives::{
     request::{prompt_hash, RequestHeader, SamplingParams},
@@ -19,6 +20,23 @@ use std::{
 /// Tempered sampling without filters: every token depends on the tape.
 pub(crate) const SAMPLED: SamplingParams =
     SamplingParams { temperature_milli: 1_000, ..SamplingParams::GREEDY };
+
+/// How one runs.
+#[derive(Clone, Copy)]
+pub(crate) struct Settings {
+    pub(crate) threads: u32,
+    /// What it computes with; the default of the node is f32.
+    pub(crate) precision: Precision,
+    /// Lets a step take so many tokens however long that is; by default streams are kept smooth.
+    pub(crate) step_tokens: Option<u32>,
+}
+
+impl Settings {
+    /// As nodes run by default.
+    pub(crate) fn threads(threads: u32) -> Self {
+        Self { threads, precision: Precision::F32, step_tokens: None }
+    }
+}
 
 /// A `starling-mlnode` of one's own; it dies with this value.
 pub(crate) struct Engine {
@@ -53,17 +71,21 @@ impl Generated {
 
 impl Engine {
     /// Starts one and waits until it answers.
-    pub(crate) async fn start(model: &Path, threads: u32) -> Result<Self> {
+    pub(crate) async fn start(model: &Path, settings: Settings) -> Result<Self> {
+        let Settings { threads, precision, step_tokens } = settings;
         let folder = tempfile::Builder::new().prefix("starling-bench-").tempdir()?;
         let ports = Ports::free_block()?;
         let (inference, management) = (ports.inference(0), ports.management(0));
         let token = hex::encode(rand::random::<[u8; 32]>());
         fs::write(folder.path().join("token"), &token)?;
         let model = model.canonicalize().with_context(|| format!("no folder {}", model.display()))?;
+        let limits = step_tokens.map_or(String::new(), |tokens| {
+            format!("[limits]\nstep_tokens = {tokens}\nstep_tokens_max = {tokens}\n")
+        });
         let config = format!(
-            "threads = {threads}\nprecision = \"stored\"\ntoken_file = \"token\"\n[inference]\nlisten = \"127.0.0.1:{inference}\"\n\
+            "threads = {threads}\nprecision = \"{precision}\"\ntoken_file = \"token\"\n[inference]\nlisten = \"127.0.0.1:{inference}\"\n\
              [management]\nlisten = \"127.0.0.1:{management}\"\n[model]\nname = \"{PROFILE}\"\n\
-             folder = \"{}\"\n[log]\nfilter = \"warn\"\n",
+             folder = \"{}\"\n{limits}[log]\nfilter = \"warn\"\n",
             model.display()
         );
         let file = folder.path().join("mlnode.toml");

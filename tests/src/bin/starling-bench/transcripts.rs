@@ -1,7 +1,7 @@
 //! What transcripts cost: to check, and to keep.
 
 use crate::{
-    engine::{endless, prompt, Engine, Generated, SAMPLED},
+    engine::{endless, prompt, Engine, Generated, Settings, SAMPLED},
     stats::{median, round},
 };
 use anyhow::{ensure, Context, Result};
@@ -106,9 +106,9 @@ async fn verify_seconds(engine: &Engine, items: Vec<VerifyItem>) -> Result<f64> 
 
 pub(crate) async fn verify(plan: &VerifyPlan) -> Result<()> {
     let model = endless(&plan.model)?;
-    let mut executor = Engine::start(model.path(), plan.threads).await?;
+    let mut executor = Engine::start(model.path(), Settings::threads(plan.threads)).await?;
     // Another node, as in the network: it has seen none of the prompts.
-    let verifier = Engine::start(model.path(), plan.threads).await?;
+    let verifier = Engine::start(model.path(), Settings::threads(plan.threads)).await?;
     for length in [32, 128, 512] {
         println!("{}", verify_after(&mut executor, &verifier, plan, length).await?);
     }
@@ -166,7 +166,7 @@ async fn verify_after(
 }
 
 pub(crate) async fn sizes(plan: &SizePlan) -> Result<()> {
-    let mut engine = Engine::start(&plan.model, 2).await?;
+    let mut engine = Engine::start(&plan.model, Settings::threads(2)).await?;
     for (name, sampling) in [
         ("greedy", tempered(0)),
         ("temperature 0.7", tempered(700)),
@@ -185,7 +185,7 @@ pub(crate) async fn sizes(plan: &SizePlan) -> Result<()> {
     }
     // As in a sprint: the model has no idea what comes next, and nothing ends an answer.
     let model = endless(&plan.model)?;
-    let mut engine = Engine::start(model.path(), 2).await?;
+    let mut engine = Engine::start(model.path(), Settings::threads(2)).await?;
     let mut sizes = Sizes::default();
     for turn in 0..u64::from(plan.rounds) {
         let request = engine.request(prompt(64, turn), SAMPLED, plan.tokens);
