@@ -6,7 +6,8 @@
 //! in a decode step, and the same row in somebody else's verification are equal bit for bit. What makes it so:
 //!
 //! - An element of a product is a sum of block sums in ascending order; a block sum is a chain of fused multiply-adds
-//!   in ascending order (`tile`). Vector registers hold *different* elements, so their width does not matter.
+//!   in ascending order (`tile`), or of steps of two products of bf16 (`pair`), each addition rounded. Vector registers
+//!   hold *different* elements, so their width does not matter.
 //! - Reductions over a row (norms, soft-max) use sixteen partial sums and one tree, in plain Rust (`vector`); the
 //!   compiler may use wider or narrower registers for them, but may not reorder them.
 //! - Fused multiply-add is exact on every processor that has it, and `f32::mul_add` is the same in software.
