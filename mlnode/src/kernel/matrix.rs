@@ -12,8 +12,8 @@ use super::{
 use half::{bf16, f16};
 use std::{cell::RefCell, io, ops::Range};
 
-/// Steps of a block sum, of one input each or of a pair: a block of a panel and of a tile's rows fit the first cache together. Part of the fixed order
-/// of operations, so another value is another kernel class.
+/// Steps of a block sum, of one input each or of a pair: a block of a panel and of a tile's rows fit the first cache together.
+/// Part of the fixed order of operations, so another value is another kernel class.
 pub(super) const DEPTH: usize = 256;
 /// Inputs whose rows stay in the second cache while all panels pass by, in numbers of 32 bits.
 const ROWS_CACHE: usize = 1 << 18;

@@ -7,7 +7,8 @@ use super::{
     tile::WIDTH,
 };
 
-/// Numbers of 32 bits by which rows are pushed apart: rows that lie a multiple of 4 KiB apart would share one set of the first cache.
+/// Elements (all have 32 bits) by which rows are pushed apart: a multiple of 4 KiB apart they would share one set of the first
+/// cache.
 const SKEW: usize = 16;
 
 /// Rows from which on threads share the small operations.
