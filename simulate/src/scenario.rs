@@ -23,11 +23,17 @@ pub enum Expect {
     Spared,
     /// It is convicted, every one of them.
     Caught,
-    /// It earns no more than an honest host of its capacity.
-    NoGain,
+    /// It earns at most so many percent more than an honest host of its capacity.
+    Gains(u8),
     /// The rules as they are do not decide it; the tables show what comes of it.
     Open,
 }
+
+/// Nothing to speak of: races vary by a percent, and so do fees.
+const NO_GAIN: Expect = Expect::Gains(2);
+/// What liars with a third of the weight may: they have more than half of a commitment's 32 places with 1.6 %
+/// (`starling_math::draw`). An honest host then loses the epoch, and who did not gains its share.
+const LIARS_GAIN: Expect = Expect::Gains(4);
 
 /// A network.
 #[derive(Debug)]
@@ -97,7 +103,7 @@ fn dressed_up() -> Vec<(Expect, Member)> {
 
 /// A third approves everything; one cheats; the others plant bad answers.
 fn lazy(hosts: u32) -> Vec<(Expect, Member)> {
-    let lazy = (0..hosts / 3).map(|_| one(Lazy, Expect::NoGain));
+    let lazy = (0..hosts / 3).map(|_| one(Lazy, NO_GAIN));
     lazy.chain([one(OtherWeights, Expect::Caught)]).collect()
 }
 
@@ -112,10 +118,10 @@ fn lying(hosts: u32) -> Vec<(Expect, Member)> {
     let gang = |behaviour: Box<dyn Behaviour>| Member { behaviour, capacity: CAPACITY, gang: Some(1) };
     let shielding = |inner: Box<dyn Behaviour>| gang(Box::new(Shielding(inner)));
     let liars = (hosts * 33 / 100).max(3) - 2;
-    let mut cast: Vec<_> = (0..liars).map(|_| (Expect::NoGain, gang(Box::new(Liar)))).collect();
+    let mut cast: Vec<_> = (0..liars).map(|_| (LIARS_GAIN, gang(Box::new(Liar)))).collect();
     cast.push((Expect::Caught, shielding(Box::new(OtherWeights))));
     let fabricator = Fabricator { percent: 90, leaf: Leaf::Missing };
-    cast.push((Expect::NoGain, shielding(Box::new(fabricator))));
+    cast.push((LIARS_GAIN, shielding(Box::new(fabricator))));
     cast
 }
 
@@ -127,13 +133,13 @@ fn sybils() -> Vec<(Expect, Member)> {
         capacity: CAPACITY / HOSTS,
         gang: Some(gang),
     };
-    let honest = (0..HOSTS).map(|_| (Expect::NoGain, small(1, Box::new(Honest))));
+    let honest = (0..HOSTS).map(|_| (NO_GAIN, small(1, Box::new(Honest))));
     let cheating = (0..HOSTS).map(|_| (Expect::Caught, small(2, Box::new(OtherWeights))));
     honest.chain(cheating).collect()
 }
 
 fn fabricated() -> Vec<(Expect, Member)> {
-    let fabricator = |percent, leaf| one(Fabricator { percent, leaf }, Expect::NoGain);
+    let fabricator = |percent, leaf| one(Fabricator { percent, leaf }, NO_GAIN);
     let mut cast: Vec<_> = [1, 2, 5, 10].map(|percent| fabricator(percent, Leaf::Fabricated)).into();
     cast.extend([1, 10].map(|percent| fabricator(percent, Leaf::Missing)));
     cast
@@ -216,12 +222,11 @@ impl Outcome {
                 Expect::Caught => {
                     ensure!(fate.convictions > 0, "{}: not caught: {name}: {fate:?}", self.scenario.name);
                 }
-                Expect::NoGain => {
-                    // Races vary by a percent, and so do fees.
+                Expect::Gains(percent) => {
                     let fair = mean * f64::from(host.capacity) / f64::from(CAPACITY);
                     let earned = fate.earned as f64;
                     ensure!(
-                        earned <= fair * 1.02,
+                        earned <= fair * (1.0 + f64::from(*percent) / 100.0),
                         "{}: {name} gains: {earned} of {fair}",
                         self.scenario.name
                     );
