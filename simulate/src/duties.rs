@@ -168,7 +168,7 @@ impl World {
     }
 
     /// Hosts claim the epoch that ended, after whatever they still had to do. Who sits on a panel that has begun to reveal waits for
-    /// it, and tries again with the next block.
+    /// it, and tries again with the next block, as long as the epoch lasts.
     pub(crate) fn claim(&mut self, epoch: Option<EpochIndex>, last_try: bool) -> Result<()> {
         let Some(epoch) = epoch else { return Ok(()) };
         for host in 0..self.hosts.len() {
@@ -192,10 +192,28 @@ impl World {
                 self.hosts[host].fate.claims_refused += 1;
                 let claimant = &self.hosts[host];
                 let blameless = claimant.behaviour.is_honest() && claimant.fate.convictions == 0;
-                ensure!(!(blameless && last_try), "an honest host cannot claim epoch {epoch}: {claimed:?}");
+                ensure!(
+                    !(blameless && last_try),
+                    "an honest host cannot claim epoch {epoch}: {claimed:?}; {}",
+                    self.what_is_missing(host, epoch)
+                );
             }
         }
         Ok(())
+    }
+
+    /// What keeps a host from its claim, for whoever has to find out why.
+    fn what_is_missing(&self, host: usize, epoch: EpochIndex) -> String {
+        let account = &self.hosts[host].keys.account;
+        let secret = self.views.get(&epoch).and_then(|view| view.secrets[host]);
+        let undone = secret.map(|secret| Rewards::undone_duties(epoch, account, &secret)).unwrap_or_default();
+        let of = |index: &u32| {
+            let id = InferenceId { epoch, index: *index };
+            let state = Inference::record(id).map(|record| record.state);
+            let stage = votes::sitting(id).map(|panel| panel.stage);
+            format!("{index}: {state:?}, panel: {stage:?}")
+        };
+        undone.iter().map(of).collect::<Vec<_>>().join("; ")
     }
 
     /// Who was suspended comes back as soon as it may, with a full bond.

@@ -257,8 +257,8 @@ impl World {
             // The last windows of the epoch before have closed.
             self.catch_up(epoch.index.checked_sub(1));
         }
-        if now > clock::claims_open(&epoch) && now < clock::reveal_start(&epoch) {
-            let last_try = now + 1 == clock::reveal_start(&epoch);
+        if now > clock::claims_open(&epoch) {
+            let last_try = now + 1 == clock::epoch_end(&epoch);
             self.claim(epoch.index.checked_sub(1), last_try)?;
         }
         match clock::phase(&epoch, now) {
