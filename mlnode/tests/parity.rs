@@ -173,8 +173,12 @@ fn check_bf16(name: &str, folder: &Path, reference: &Reference) {
             all.push(in_one_piece(&mut model, &reference.prompt));
         }
     }
-    for other in &all {
-        assert!(bits(other) == bits(&all[0]), "{name}: the bits differ");
+    for (index, other) in all.iter().enumerate() {
+        assert!(
+            bits(other) == bits(&all[0]),
+            "{name}: the bits differ in way {index} by {}",
+            largest_difference(other, &all[0])
+        );
     }
     let difference = largest_difference(&all[0], &reference.logits);
     println!("{name}: bf16 against f32 {difference:e}");

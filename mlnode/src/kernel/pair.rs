@@ -24,6 +24,17 @@ impl Pair {
         Self::rounded(at(0), at(1))
     }
 
+    /// Puts a number into one half of a pair, and leaves the other half alone, which another thread may be writing to.
+    ///
+    /// # Safety
+    /// `pair` leads to a pair, of which nobody else touches this half.
+    #[inline(always)]
+    pub(crate) unsafe fn put(pair: *mut Self, odd: bool, x: f32) {
+        let upper = odd == cfg!(target_endian = "little");
+        // SAFETY: promised by the caller; a pair is two numbers of 16 bits.
+        unsafe { *pair.cast::<u16>().add(usize::from(upper)) = (round(x) >> 16) as u16 };
+    }
+
     /// As the instructions take it.
     #[inline(always)]
     pub(crate) fn bits(self) -> u32 {
@@ -53,6 +64,23 @@ pub(super) fn round_row(isa: Isa, x: &[f32], into: &mut [Pair]) {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512Bf16 => unsafe { x86::round_row(x, into) },
         _ => Vector::of_pool(isa).round_pairs(x, into),
+    }
+}
+
+/// Numbers that are rounded at a time in their place.
+const AT_ONCE: usize = 32;
+
+/// Rounds a row of even length in its place: its pairs stand in the first half of it, as bits.
+pub(crate) fn round_in_place(isa: Isa, row: &mut [f32]) {
+    let mut pairs = [Pair::default(); AT_ONCE / 2];
+    for start in (0..row.len()).step_by(AT_ONCE) {
+        let end = row.len().min(start + AT_ONCE);
+        let pairs = &mut pairs[..(end - start) / 2];
+        round_row(isa, &row[start..end], pairs);
+        // Never ahead of what was read.
+        for (place, pair) in row[start / 2..].iter_mut().zip(pairs) {
+            *place = f32::from_bits(pair.bits());
+        }
     }
 }
 
@@ -120,6 +148,31 @@ mod tests {
                 prop_assert_eq!(found.to_bits(), expected.to_bits());
             }
         }
+    }
+
+    #[test]
+    fn a_row_is_rounded_in_its_place() {
+        let row: Vec<f32> = (0..160).map(|i| i as f32 * 1.37 - 40.0).collect();
+        for isa in Isa::available() {
+            for length in [0, 2, 32, 34, 96, 160] {
+                let (mut found, mut expected) = (row[..length].to_vec(), vec![Pair::default(); length / 2]);
+                round_in_place(isa, &mut found);
+                round_row(isa, &row[..length], &mut expected);
+                let bits: Vec<u32> = found[..length / 2].iter().map(|x| x.to_bits()).collect();
+                assert_eq!(bits, expected.iter().map(|pair| pair.bits()).collect::<Vec<_>>());
+            }
+        }
+    }
+
+    #[test]
+    fn one_of_two_changes() {
+        let mut pair = Pair::rounded(1.5, -2.0);
+        // SAFETY: nobody else knows of it.
+        unsafe { Pair::put(&raw mut pair, false, 7.0) };
+        assert_eq!(pair.widen(), [7.0, -2.0]);
+        // SAFETY: as above.
+        unsafe { Pair::put(&raw mut pair, true, 8.0) };
+        assert_eq!(pair.widen(), [7.0, 8.0]);
     }
 
     #[test]

@@ -99,7 +99,7 @@ impl<T: Plain + Default> RowBuffer<T> {
 
 impl RowBuffer<Pair> {
     /// Takes the rows of another buffer, rounded to bf16.
-    pub(super) fn round(&mut self, pool: &Pool, x: &RowBuffer) {
+    pub(crate) fn round(&mut self, pool: &Pool, x: &RowBuffer) {
         let data = std::mem::take(&mut self.data);
         *self = Self { data, ..Self::new(x.width().div_ceil(2)) };
         self.resize(x.rows());

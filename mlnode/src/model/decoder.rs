@@ -7,17 +7,16 @@
 //! give the same bits.
 
 use super::{
+    attention::{Attention, Place},
     feed_forward::{FeedForward, FeedForwardScratch},
-    kv::{KvBlock, Layout, SequenceKv, BLOCK_TOKENS},
+    kv::{KvBlock, Layout, SequenceKv},
     rope::{frequencies, turn},
     weights::Weights,
     Family, Model, ModelConfig, ModelError, Precision, Rows,
 };
-use crate::kernel::{
-    multiply, rows_max, share, Matrix, Pool, RowBuffer, Shared, Tile, Vector, SHARED_ROWS, WIDTH,
-};
+use crate::kernel::{Matrix, Pair, Pool, RowBuffer, Shared, Vector};
 use starling_primitives::profile::Numerics;
-use std::{cell::RefCell, ops::Range, path::Path, sync::Arc};
+use std::{ops::Range, path::Path, sync::Arc};
 
 /// Name of the embedding among the weights.
 const EMBEDDING: &str = "model.embed_tokens.weight";
@@ -62,6 +61,8 @@ struct Scratch {
     hidden: RowBuffer,
     normed: RowBuffer,
     qkv: RowBuffer,
+    /// The same, rounded to bf16, in that class.
+    rounded: RowBuffer<Pair>,
     attended: RowBuffer,
     /// What a sub-layer adds to the residual stream.
     added: RowBuffer,
@@ -83,6 +84,7 @@ impl Scratch {
             hidden: rows(config.hidden_size),
             normed: rows(config.hidden_size),
             qkv: rows(heads + 2 * config.kv_heads * config.head_dim),
+            rounded: RowBuffer::default(),
             attended: rows(heads),
             added: rows(config.hidden_size),
             feed_forward: FeedForwardScratch::new(config),
@@ -91,27 +93,6 @@ impl Scratch {
             logits: rows(config.vocab_size),
         }
     }
-}
-
-/// One sequence of a step.
-struct Place {
-    /// Its first row.
-    first: usize,
-    /// Its new tokens.
-    new: usize,
-    /// Its stored tokens.
-    past: usize,
-    /// Where its blocks lie.
-    blocks: Vec<Shared<f32>>,
-}
-
-/// Some rows of one sequence with one key head.
-#[derive(Clone, Copy)]
-struct Part {
-    sequence: usize,
-    head: usize,
-    from: usize,
-    to: usize,
 }
 
 impl Decoder {
@@ -137,10 +118,10 @@ impl Decoder {
             Some(weights.matrix(&[("lm_head.weight".into(), vocab)], hidden)?)
         };
         let parameters = weights.finish()?;
-        let (layout, scratch) = (Layout::new(&config), Scratch::new(&config));
         let frequencies = frequencies(&config);
         let pool = Arc::new(Pool::new(1));
         let numerics = if pairs { Numerics::Bf16 } else { Numerics::F32 };
+        let (layout, scratch) = (Layout::new(&config, numerics), Scratch::new(&config));
         Ok(Self {
             config,
             numerics,
@@ -193,8 +174,15 @@ impl Decoder {
         });
         layer.qkv.product(pool, &s.normed, &mut s.qkv);
         let attention = Attention { config: &self.config, layout: self.layout, index, places, pool };
-        attention.store(layer, (&s.cos, &s.sin), &mut s.qkv);
-        attention.attend(&s.qkv, &mut s.attended);
+        let (norms, turns) = (layer.head_norms.as_ref(), (&s.cos, &s.sin));
+        if self.numerics == Numerics::Bf16 {
+            attention.store::<Pair>(norms, turns, &mut s.qkv);
+            s.rounded.round(pool, &s.qkv);
+            attention.attend(&s.rounded, &mut s.attended);
+        } else {
+            attention.store::<f32>(norms, turns, &mut s.qkv);
+            attention.attend(&s.qkv, &mut s.attended);
+        }
         layer.output.product(pool, &s.attended, added);
         hidden.for_each(pool, |row, x| vector.add(x, added.row(row)));
 
@@ -307,221 +295,6 @@ impl Model for Decoder {
     fn adopt(kv: &mut SequenceKv, blocks: Vec<Arc<KvBlock>>) -> bool {
         kv.adopt(blocks)
     }
-}
-
-/// Attention of one layer in one step.
-struct Attention<'a> {
-    config: &'a ModelConfig,
-    layout: Layout,
-    index: usize,
-    places: &'a [Place],
-    pool: &'a Pool,
-}
-
-thread_local! {
-    /// Scores and outputs of a part. Per thread, so that parts do not allocate.
-    static SCORES: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
-}
-
-impl Attention<'_> {
-    /// Normalises and rotates queries and keys in place, and writes keys and values to the blocks.
-    fn store(&self, layer: &Layer, (cos, sin): (&RowBuffer, &RowBuffer), qkv: &mut RowBuffer) {
-        let (heads, kv_heads) = (self.config.heads as usize, self.config.kv_heads as usize);
-        let dim = self.config.head_dim as usize;
-        let eps = self.config.rms_norm_eps as f32;
-        let vector = Vector::new(self.pool.isa());
-        let (stride, target) = (qkv.stride(), Shared::new(qkv.as_mut_ptr()));
-        let rows: Vec<(&Place, usize)> =
-            self.places.iter().flat_map(|place| (0..place.new).map(move |token| (place, token))).collect();
-        let run = |(place, token): (&Place, usize)| {
-            // SAFETY: the buffer has this row with `heads + 2 kv_heads` heads, and no other part has it.
-            let row = unsafe {
-                let start = target.get().add((place.first + token) * stride);
-                std::slice::from_raw_parts_mut(start, (heads + 2 * kv_heads) * dim)
-            };
-            let position = place.past + token;
-            let (cos, sin) = (cos.row(place.first + token), sin.row(place.first + token));
-            let (queries, rest) = row.split_at_mut(heads * dim);
-            let (keys, values) = rest.split_at_mut(kv_heads * dim);
-            if let Some((query_norm, key_norm)) = &layer.head_norms {
-                queries.chunks_exact_mut(dim).for_each(|x| vector.rms_norm_in_place(x, query_norm, eps));
-                keys.chunks_exact_mut(dim).for_each(|x| vector.rms_norm_in_place(x, key_norm, eps));
-            }
-            for head in queries.chunks_exact_mut(dim).chain(keys.chunks_exact_mut(dim)) {
-                vector.rotate(head, cos, sin);
-            }
-            let slot = position % BLOCK_TOKENS;
-            let Some(block) = place.blocks.get(position / BLOCK_TOKENS) else { return };
-            for (head, (key, value)) in keys.chunks_exact(dim).zip(values.chunks_exact(dim)).enumerate() {
-                // SAFETY: the block was made for this layout, will be written to (`SequenceKv::reserve`), and the
-                // slot is this token's.
-                unsafe {
-                    let place = block.get().add(self.layout.keys(self.index, head));
-                    for (i, x) in key.iter().enumerate() {
-                        *place.add(i * BLOCK_TOKENS + slot) = *x;
-                    }
-                    for (panel, part) in value.chunks(WIDTH).enumerate() {
-                        let place =
-                            block.get().add(self.layout.values(self.index, head, panel) + slot * WIDTH);
-                        std::ptr::copy_nonoverlapping(part.as_ptr(), place, part.len());
-                    }
-                }
-            }
-        };
-        if rows.len() < SHARED_ROWS {
-            return rows.into_iter().for_each(run);
-        }
-        let parts = self.pool.threads() * 2;
-        self.pool.run(parts, &|part| {
-            let range = part * rows.len() / parts..(part + 1) * rows.len() / parts;
-            rows.get(range).unwrap_or_default().iter().copied().for_each(run);
-        });
-    }
-
-    /// Attention of all new tokens over what their sequences have stored, into rows of `heads x dim`.
-    fn attend(&self, qkv: &RowBuffer, out: &mut RowBuffer) {
-        let most = rows_max(self.pool.isa());
-        let mut parts = Vec::new();
-        for (sequence, place) in self.places.iter().enumerate() {
-            for head in 0..self.config.kv_heads as usize {
-                let mut from = 0;
-                while from < place.new {
-                    let to = from + share(place.new - from, most);
-                    parts.push(Part { sequence, head, from, to });
-                    from = to;
-                }
-            }
-        }
-        let (stride, target) = (out.stride(), Shared::new(out.as_mut_ptr()));
-        self.pool.run(parts.len(), &|index| {
-            SCORES.with_borrow_mut(|scratch| {
-                if let Some((part, place)) =
-                    parts.get(index).and_then(|part| Some((part, self.places.get(part.sequence)?)))
-                {
-                    self.part(*part, place, qkv, (target, stride), scratch);
-                }
-            });
-        });
-    }
-
-    fn part(
-        &self,
-        part: Part,
-        place: &Place,
-        qkv: &RowBuffer,
-        (out, out_stride): (Shared<f32>, usize),
-        scratch: &mut Vec<f32>,
-    ) {
-        let (dim, group) = (self.config.head_dim as usize, self.config.group() as usize);
-        let first = place.first + part.from;
-        let query = |head: usize| Queries {
-            rows: part.to - part.from,
-            // SAFETY: the buffer has this row and head.
-            start: unsafe { qkv.as_ptr().add(first * qkv.stride() + head * dim) },
-            stride: qkv.stride(),
-        };
-        let heads = part.head * group..(part.head + 1) * group;
-        let position = place.past + part.from;
-        if part.to - part.from > 1 {
-            for head in heads {
-                let found = self.scores(place, part.head, query(head), |row| position + row + 1, scratch);
-                for (row, values) in found.chunks_exact(self.padded_dim()).enumerate() {
-                    self.write(&values[..dim], (out, out_stride), first + row, head);
-                }
-            }
-            return;
-        }
-        // The queries of a group look at the same keys: they stand as rows of one product.
-        let mut heads = heads;
-        while !heads.is_empty() {
-            let count = share(heads.len(), rows_max(self.pool.isa()));
-            let queries = Queries { rows: count, stride: dim, ..query(heads.start) };
-            let found = self.scores(place, part.head, queries, |_| position + 1, scratch);
-            for (head, values) in heads.clone().zip(found.chunks_exact(self.padded_dim())) {
-                self.write(&values[..dim], (out, out_stride), first, head);
-            }
-            heads.start += count;
-        }
-    }
-
-    fn padded_dim(&self) -> usize {
-        self.layout.value_panels() * WIDTH
-    }
-
-    fn write(&self, values: &[f32], (out, stride): (Shared<f32>, usize), row: usize, head: usize) {
-        // SAFETY: the buffer has this row and head, which no other part has.
-        unsafe {
-            let to = out.get().add(row * stride + head * values.len());
-            std::ptr::copy_nonoverlapping(values.as_ptr(), to, values.len());
-        }
-    }
-
-    /// What the queries find: `padded_dim` numbers for each. `sees` says how many tokens a query looks at, never fewer
-    /// than the one before it.
-    fn scores<'s>(
-        &self,
-        place: &Place,
-        head: usize,
-        queries: Queries,
-        sees: impl Fn(usize) -> usize,
-        scratch: &'s mut Vec<f32>,
-    ) -> &'s [f32] {
-        let (isa, dim) = (self.pool.isa(), self.config.head_dim as usize);
-        let most = sees(queries.rows - 1);
-        let blocks = most.div_ceil(BLOCK_TOKENS);
-        // Rows apart from each other as in `RowBuffer`.
-        let stride = blocks * BLOCK_TOKENS + 16;
-        let width = self.padded_dim();
-        let needed = queries.rows * (stride + width);
-        if scratch.len() < needed {
-            scratch.resize(needed.next_power_of_two(), 0.0);
-        }
-        let (scores, found) = scratch.split_at_mut(queries.rows * stride);
-        for (index, block) in place.blocks.iter().take(blocks).enumerate() {
-            // SAFETY: the block holds keys of this head, `dim` times `WIDTH`; a row of scores has room for all blocks.
-            unsafe {
-                let tile = Tile {
-                    x: queries.start,
-                    x_stride: queries.stride,
-                    w: block.get().add(self.layout.keys(self.index, head)).cast_const(),
-                    depth: dim,
-                    out: scores.as_mut_ptr().add(index * BLOCK_TOKENS),
-                    out_stride: stride,
-                    add: false,
-                };
-                multiply(isa, queries.rows, &tile);
-            }
-        }
-        let (vector, scale) = (Vector::new(isa), 1.0 / (dim as f32).sqrt());
-        for (row, scores) in scores.chunks_exact_mut(stride).enumerate() {
-            vector.soft_max(scores, sees(row), scale);
-        }
-        for panel in 0..self.layout.value_panels() {
-            for (index, block) in place.blocks.iter().take(blocks).enumerate() {
-                // SAFETY: the block holds values of this head, `BLOCK_TOKENS` times `WIDTH` in a panel.
-                unsafe {
-                    let tile = Tile {
-                        x: scores.as_ptr().add(index * BLOCK_TOKENS),
-                        x_stride: stride,
-                        w: block.get().add(self.layout.values(self.index, head, panel)).cast_const(),
-                        depth: BLOCK_TOKENS.min(most - index * BLOCK_TOKENS),
-                        out: found.as_mut_ptr().add(panel * WIDTH),
-                        out_stride: width,
-                        add: index > 0,
-                    };
-                    multiply(isa, queries.rows, &tile);
-                }
-            }
-        }
-        &found[..queries.rows * width]
-    }
-}
-
-/// Queries as rows of a product.
-struct Queries {
-    rows: usize,
-    start: *const f32,
-    stride: usize,
 }
 
 impl Layer {

@@ -1,6 +1,7 @@
 //! Keys and values of sequences, in blocks of tokens that sequences can share.
 
 use crate::kernel::WIDTH;
+use starling_primitives::profile::Numerics;
 use std::sync::Arc;
 
 use super::{ModelConfig, ModelError};
@@ -10,18 +11,27 @@ use super::{ModelConfig, ModelError};
 pub const BLOCK_TOKENS: usize = WIDTH;
 
 /// How a block is laid out: per layer and key head, first the keys as one panel (head width times [`BLOCK_TOKENS`]),
-/// then the values as panels of [`WIDTH`] of the head's numbers ([`BLOCK_TOKENS`] times [`WIDTH`] each).
+/// then the values as panels of [`WIDTH`] of the head's numbers ([`BLOCK_TOKENS`] times [`WIDTH`] each). Elements have 32 bits: a
+/// number of f32, or two of bf16, which belong to neighbours of the head in keys, and to tokens that follow one another in values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Layout {
     heads: usize,
     dim: usize,
     layers: usize,
+    /// Numbers of an element.
+    numbers: usize,
 }
 
 impl Layout {
-    pub(super) fn new(config: &ModelConfig) -> Self {
+    pub(super) fn new(config: &ModelConfig, numerics: Numerics) -> Self {
         let size = |n: u32| n as usize;
-        Self { heads: size(config.kv_heads), dim: size(config.head_dim), layers: size(config.layers) }
+        let numbers = if numerics == Numerics::Bf16 { 2 } else { 1 };
+        Self {
+            heads: size(config.kv_heads),
+            dim: size(config.head_dim),
+            layers: size(config.layers),
+            numbers,
+        }
     }
 
     /// Panels of values of a head.
@@ -29,27 +39,37 @@ impl Layout {
         self.dim.div_ceil(WIDTH)
     }
 
-    fn head_floats(self) -> usize {
-        (self.dim + self.value_panels() * WIDTH) * BLOCK_TOKENS
+    fn head_elements(self) -> usize {
+        self.key_elements() + self.value_panels() * self.panel_elements()
     }
 
-    fn block_floats(self) -> usize {
-        self.layers * self.heads * self.head_floats()
+    /// Elements of the keys of a head. Its width is even.
+    fn key_elements(self) -> usize {
+        self.dim / self.numbers * BLOCK_TOKENS
+    }
+
+    /// Elements of a panel of values.
+    fn panel_elements(self) -> usize {
+        WIDTH * BLOCK_TOKENS / self.numbers
+    }
+
+    fn block_elements(self) -> usize {
+        self.layers * self.heads * self.head_elements()
     }
 
     /// Bytes for each token, where blocks are full.
     pub(super) fn token_bytes(self) -> u64 {
-        (self.block_floats() * size_of::<f32>() / BLOCK_TOKENS) as u64
+        (self.block_elements() * size_of::<f32>() / BLOCK_TOKENS) as u64
     }
 
-    /// First float of the keys of a head.
+    /// First element of the keys of a head.
     pub(super) fn keys(self, layer: usize, head: usize) -> usize {
-        (layer * self.heads + head) * self.head_floats()
+        (layer * self.heads + head) * self.head_elements()
     }
 
-    /// First float of a panel of values of a head.
+    /// First element of a panel of values of a head.
     pub(super) fn values(self, layer: usize, head: usize, panel: usize) -> usize {
-        self.keys(layer, head) + (self.dim + panel * WIDTH) * BLOCK_TOKENS
+        self.keys(layer, head) + self.key_elements() + panel * self.panel_elements()
     }
 }
 
@@ -112,8 +132,8 @@ impl SequenceKv {
             return Err(ModelError::CacheFull { tokens, capacity: self.capacity });
         }
         while self.blocks.len() * BLOCK_TOKENS < tokens as usize {
-            let floats = vec![0f32; layout.block_floats()];
-            self.blocks.push(Arc::new(KvBlock(floats.into_boxed_slice())));
+            let elements = vec![0f32; layout.block_elements()];
+            self.blocks.push(Arc::new(KvBlock(elements.into_boxed_slice())));
         }
         let first_open = self.length as usize / BLOCK_TOKENS;
         self.blocks

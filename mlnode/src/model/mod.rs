@@ -1,5 +1,6 @@
 //! Models: weights and arithmetic. Nothing here knows of requests, tapes or transcripts.
 
+mod attention;
 mod config;
 mod decoder;
 mod experts;
