@@ -440,6 +440,22 @@ pub(super) mod tests {
             .unwrap()
     }
 
+    /// The same bits with every instruction set, on one thread and on several.
+    fn assert_products(matrix: &Matrix, x: &RowBuffer, expected: &[Vec<u32>]) {
+        let (outputs, inputs, count) = (matrix.outputs(), matrix.inputs(), x.rows());
+        for isa in Isa::available() {
+            for threads in [1, 3] {
+                let mut out = RowBuffer::new(outputs);
+                matrix.product(&Pool::with_isa(threads, isa), x, &mut out);
+                assert_eq!(
+                    bits(&out),
+                    expected,
+                    "{isa:?}, {threads} threads, {outputs} x {inputs}, {count} rows"
+                );
+            }
+        }
+    }
+
     fn check<W: Weight>(outputs: usize, inputs: usize, count: usize, narrow: impl Fn(f32) -> W)
     where
         Matrix: From<Packing<W>>,
@@ -449,17 +465,7 @@ pub(super) mod tests {
         let expected: Vec<Vec<u32>> = (0..count)
             .map(|row| plain.chunks(inputs).map(|w| expected(x.row(row), w).to_bits()).collect())
             .collect();
-        for isa in Isa::available() {
-            for threads in [1, 3] {
-                let mut out = RowBuffer::new(outputs);
-                matrix.product(&Pool::with_isa(threads, isa), &x, &mut out);
-                assert_eq!(
-                    bits(&out),
-                    expected,
-                    "{isa:?}, {threads} threads, {outputs} x {inputs}, {count} rows"
-                );
-            }
-        }
+        assert_products(&matrix, &x, &expected);
         let mut weights = vec![0.0; inputs];
         matrix.output_weights(outputs - 1, &mut weights);
         assert_eq!(weights, plain[(outputs - 1) * inputs..]);
@@ -492,17 +498,7 @@ pub(super) mod tests {
         let expected: Vec<Vec<u32>> = (0..count)
             .map(|row| weights.iter().map(|w| expected(x.row(row), w).to_bits()).collect())
             .collect();
-        for isa in Isa::available() {
-            for threads in [1, 3] {
-                let mut out = RowBuffer::new(outputs);
-                matrix.product(&Pool::with_isa(threads, isa), &x, &mut out);
-                assert_eq!(
-                    bits(&out),
-                    expected,
-                    "{isa:?}, {threads} threads, {outputs} x {inputs}, {count} rows"
-                );
-            }
-        }
+        assert_products(&matrix, &x, &expected);
         let mut found = vec![0.0; inputs];
         matrix.output_weights(outputs - 1, &mut found);
         assert_eq!(pairs(&found), weights[outputs - 1]);
