@@ -158,8 +158,9 @@ fn sizes_count_what_a_token_uses() {
     assert_eq!(model.parameters(), embedding + 3 * (weights + 2 * 256 + 2 * 64) + 256);
 }
 
-/// Largest difference of a logit between the class `bf16` and f32: what rounding each activation to 8 bits does in these models.
-const BF16_TOLERANCE: f32 = 0.2;
+/// Mean difference of a logit between the class `bf16` and f32: what rounding each activation to 8 bits does in these models. A
+/// single row may be anywhere: rounding can send it to another expert.
+const BF16_TOLERANCE: f32 = 0.06;
 
 /// Checkpoints of bf16 in the class of their weights, by the kernels and by libtorch.
 fn check_bf16(name: &str, folder: &Path, reference: &Reference) {
@@ -180,22 +181,16 @@ fn check_bf16(name: &str, folder: &Path, reference: &Reference) {
             largest_difference(other, &all[0])
         );
     }
-    let difference = largest_difference(&all[0], &reference.logits);
-    println!("{name}: bf16 against f32 {difference:e}");
+    let difference = mean_difference(&all[0], &reference.logits);
     assert!(difference > 0.0 && difference < BF16_TOLERANCE, "{name}: {difference}");
-    if Libtorch::runs(model.config()) {
-        let mut libtorch = Libtorch::load(folder, tch::Device::Cpu, Precision::Stored).unwrap();
-        assert_eq!(libtorch.numerics(), "bf16");
-        libtorch.reserve(512).unwrap();
-        let found = in_one_piece(&mut libtorch, &reference.prompt);
-        let [ours, theirs] = [&all[0], &found].map(|logits| mean_difference(logits, &reference.logits));
-        println!("{name}: mean difference to f32: kernels {ours:e}, libtorch {theirs:e}");
-        assert!(
-            ours < 1.2 * theirs,
-            "{name}: libtorch, which also keeps activations in bf16, is nearer to f32"
-        );
-        assert!(mean_difference(&all[0], &found) < ours + theirs, "{name}");
-    }
+    let mut libtorch = Libtorch::load(folder, tch::Device::Cpu, Precision::Stored).unwrap();
+    assert_eq!(libtorch.numerics(), "bf16");
+    libtorch.reserve(512).unwrap();
+    let found = in_one_piece(&mut libtorch, &reference.prompt);
+    let [ours, theirs] = [&all[0], &found].map(|logits| mean_difference(logits, &reference.logits));
+    println!("{name}: mean difference to f32: kernels {ours:e}, libtorch {theirs:e}");
+    assert!(ours < 1.2 * theirs, "{name}: libtorch, which also keeps activations in bf16, is nearer to f32");
+    assert!(mean_difference(&all[0], &found) < ours + theirs, "{name}");
 }
 
 fn in_one_piece<M: Model>(model: &mut M, prompt: &[u32]) -> Vec<f32> {
@@ -203,13 +198,11 @@ fn in_one_piece<M: Model>(model: &mut M, prompt: &[u32]) -> Vec<f32> {
     forward(model, &mut [Rows { kv: &mut kv, tokens: prompt, logits: prompt.len() as u32 }])
 }
 
-/// Whether a folder's weights are bf16 throughout.
+/// Whether a folder's weights are bf16, those apart that have 8 bits.
 fn is_bf16(folder: &Path) -> bool {
     let config: serde_json::Value =
         serde_json::from_slice(&std::fs::read(folder.join("config.json")).unwrap()).unwrap();
-    let field = |name: &str| config.get(name).cloned().unwrap_or_default();
-    field("quantization_config").is_null()
-        && [field("dtype"), field("torch_dtype")].contains(&"bfloat16".into())
+    ["dtype", "torch_dtype"].iter().any(|name| config.get(name) == Some(&"bfloat16".into()))
 }
 
 #[test]
@@ -227,10 +220,10 @@ fn logits_agree_with_transformers() {
         }
         assert_eq!(reference.greedy.len(), 64);
         let mut model = Decoder::load(&folder, Precision::F32).unwrap();
-        if Libtorch::runs(model.config()) {
-            let mut libtorch = Libtorch::load(&folder, tch::Device::Cpu, Precision::F32).unwrap();
-            check(&format!("{name}, libtorch"), &mut libtorch, &reference);
-        }
+        let mut libtorch = Libtorch::load(&folder, tch::Device::Cpu, Precision::F32).unwrap();
+        check(&format!("{name}, libtorch"), &mut libtorch, &reference);
+        assert_eq!(libtorch.parameters(), model.parameters(), "{name}");
+        assert_eq!(libtorch.parameters_per_token(), model.parameters_per_token(), "{name}");
         let mut all = Vec::new();
         for isa in Isa::available() {
             for threads in [1, 3] {
@@ -244,5 +237,5 @@ fn logits_agree_with_transformers() {
             assert!(other == &all[0], "{name}: the bits differ");
         }
     }
-    assert!(of_bf16 >= 3, "{of_bf16}");
+    assert!(of_bf16 >= 6, "{of_bf16}");
 }

@@ -27,6 +27,29 @@ pub(super) fn value(byte: u8) -> f32 {
 /// Largest scale: its products with weights, and with the power of two that the kernels take out, are finite.
 pub(crate) const SCALE_MAX: f32 = 1e30;
 
+/// The weights of one output as a checkpoint stores them.
+#[derive(Clone, Copy, Debug)]
+pub struct Fp8Row<'a> {
+    /// One byte for each input.
+    pub weights: &'a [u8],
+    /// The scale of each run of them; the last run may be shorter.
+    pub scales: &'a [f32],
+    /// Inputs that share a scale; at least 1.
+    pub run: usize,
+}
+
+impl Fp8Row<'_> {
+    /// What the bytes stand for, for as many inputs as `into` has places.
+    pub fn widen(&self, into: &mut [f32]) {
+        let runs = into.chunks_mut(self.run).zip(self.weights.chunks(self.run)).zip(self.scales);
+        for ((into, weights), scale) in runs {
+            for (into, weight) in into.iter_mut().zip(weights) {
+                *into = value(*weight) * scale;
+            }
+        }
+    }
+}
+
 /// Packed weights, laid out as those of other storages.
 #[derive(Debug)]
 pub(super) struct Fp8Panels {
@@ -252,15 +275,16 @@ impl Fp8Packing {
         Ok(Self { outputs, panels: Fp8Panels { weights, scales, run, inputs }, filled: 0 })
     }
 
-    /// Takes the weights of the next output, and the scale of each run of them.
+    /// Takes the weights of the next output.
     ///
     /// # Panics
-    /// When all outputs were given, or there are not as many weights or scales as it takes.
-    pub fn push(&mut self, weights: &[u8], scales: &[f32]) {
+    /// When all outputs were given, or the row is of another shape.
+    pub fn push(&mut self, row: Fp8Row<'_>) {
+        let Fp8Row { weights, scales, run: length } = row;
         let Fp8Panels { weights: packed, scales: all, run, inputs } = &mut self.panels;
         let runs = inputs.div_ceil(*run);
-        let shape = (weights.len(), scales.len());
-        assert!(self.filled < self.outputs && shape == (*inputs, runs), "the matrix has another shape");
+        let shape = (weights.len(), length, scales.len());
+        assert!(self.filled < self.outputs && shape == (*inputs, *run, runs), "the matrix has another shape");
         let (panel, lane) = (self.filled / WIDTH, self.filled % WIDTH);
         let places = packed[panel * *inputs * WIDTH + lane..].iter_mut().step_by(WIDTH);
         for (place, weight) in places.zip(weights) {
@@ -298,7 +322,7 @@ pub(super) mod tests {
         let mut packing = Fp8Packing::new(outputs, inputs, run).unwrap();
         for output in 0..outputs {
             let (weights, scales) = fp8_row(output, inputs, run);
-            packing.push(&weights, &scales);
+            packing.push(Fp8Row { weights: &weights, scales: &scales, run });
         }
         packing.into()
     }
@@ -341,11 +365,12 @@ pub(super) mod tests {
             let mut packing = Packing::<f32>::new(outputs, inputs).unwrap();
             for output in 0..outputs {
                 let (weights, scales) = fp8_row(output, inputs, run);
-                let values: Vec<f32> = weights
-                    .iter()
-                    .enumerate()
-                    .map(|(input, byte)| value(*byte) * scales[input / run])
-                    .collect();
+                let values = weights.iter().enumerate();
+                let values: Vec<f32> =
+                    values.map(|(input, byte)| value(*byte) * scales[input / run]).collect();
+                let mut widened = vec![0.0; inputs];
+                Fp8Row { weights: &weights, scales: &scales, run }.widen(&mut widened);
+                assert_eq!(widened, values);
                 packing.push(values.into_iter());
             }
             let (wide, narrow) = (Matrix::from(packing), fp8_matrix(outputs, inputs, run));

@@ -23,8 +23,8 @@ mod slab;
 mod tile;
 mod vector;
 
-pub use fp8::Fp8Packing;
 pub(crate) use fp8::SCALE_MAX;
+pub use fp8::{Fp8Packing, Fp8Row};
 pub use isa::Isa;
 pub(crate) use matrix::share;
 pub use matrix::{Group, Matrix, Packing};

@@ -100,12 +100,11 @@ impl Decoder {
     pub fn load(folder: &Path, precision: Precision) -> Result<Self, ModelError> {
         let config = ModelConfig::load(folder)?;
         let mut weights = Weights::open(folder)?.with_blocks(config.weight_blocks);
-        weights.check_memory()?;
         let (hidden, vocab) = (config.hidden_size, config.vocab_size);
-        // As on other devices, the embedding tells the width. Checkpoints of 8 bits keep theirs in bf16.
-        let pairs =
-            precision == Precision::Stored && config.weight_blocks.is_none() && weights.is_bf16(EMBEDDING);
+        // As on other devices, the embedding tells the width: checkpoints of 8 bits keep theirs in bf16.
+        let pairs = precision == Precision::Stored && weights.is_bf16(EMBEDDING);
         weights = weights.with_pairs(pairs);
+        weights.check_memory()?;
         let embedding = weights.matrix(&[(EMBEDDING.into(), vocab)], hidden)?;
         let layers =
             (0..config.layers).map(|i| Layer::load(i, &config, &mut weights)).collect::<Result<_, _>>()?;

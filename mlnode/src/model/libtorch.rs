@@ -1,4 +1,4 @@
-//! The families of dense decoders through libtorch: the same models as [`super::Decoder`] by other arithmetic, on any device that
+//! All families of decoders through libtorch: the same models as [`super::Decoder`] by other arithmetic, on any device that
 //! libtorch has kernels for.
 //!
 //! Rows of all sequences of a step go through the linear layers together. Keys and values of all sequences lie in one store,
@@ -7,9 +7,10 @@
 //!
 //! Sums are in whatever order libtorch's kernels take for the shape at hand: results depend on the batch in the last bits.
 //! With 16-bit weights on CUDA, activations have 16 bits between operations; sums, norms, rotations, soft-max and logits are
-//! f32.
+//! f32. Weights of 8 bits are dequantised when they are loaded.
 
 mod attention;
+mod experts;
 mod kernels;
 mod layer;
 mod native;
@@ -27,7 +28,7 @@ pub use store::LibtorchKv;
 use self::{
     attention::{is_together, Attention},
     kernels::{Best, Kernels, Turning},
-    layer::{place, take, take_stored, Layer, Target},
+    layer::{elements, place, take, take_stored, FeedForward, Layer, Target},
     native::Stream,
     ops::{add_linear, linear, linear_f32, rms_norm, During},
     plan::{Numbers, Plan},
@@ -37,7 +38,7 @@ use self::{
 use super::{
     rope::{frequencies, turn},
     weights::Weights,
-    Family, Model, ModelConfig, ModelError, Precision, Question, Rates, Rows, BLOCK_TOKENS,
+    Model, ModelConfig, ModelError, Precision, Question, Rates, Rows, BLOCK_TOKENS,
 };
 use crate::{
     distribution::Distribution,
@@ -90,13 +91,6 @@ pub struct Libtorch {
 }
 
 impl Libtorch {
-    /// Whether it implements such a model.
-    pub fn runs(config: &ModelConfig) -> bool {
-        matches!(config.family, Family::Qwen3 | Family::Llama)
-            && config.experts.is_none()
-            && config.weight_blocks.is_none()
-    }
-
     /// Loads a model folder onto a device. There is no room for sequences yet: [`Model::reserve`].
     pub fn load(folder: &Path, device: Device, precision: Precision) -> Result<Self, ModelError> {
         let _no_grad = tch::no_grad_guard();
@@ -106,11 +100,7 @@ impl Libtorch {
             Device::Cuda(number) => Some(Stream::take(number)?),
             _ => None,
         };
-        if !Self::runs(&config) {
-            let message = "only dense Qwen3 and Llama of 16 or 32 bits run with libtorch".into();
-            return Err(ModelError::Unsupported(message));
-        }
-        let mut weights = Weights::open(folder)?;
+        let mut weights = Weights::open(folder)?.with_blocks(config.weight_blocks);
         let hidden = config.hidden_size;
         let embedding = take_stored(&mut weights, "model.embed_tokens.weight", &[config.vocab_size, hidden])?;
         let kind = match (device, precision) {
@@ -205,12 +195,27 @@ impl Libtorch {
         Ok(())
     }
 
-    fn feed_forward(&self, layer: &Layer, x: &Tensor) -> Result<Tensor, ModelError> {
-        let width = i64::from(self.config.intermediate_size);
-        let both = linear(x, &layer.gate_up)?;
-        if let Some(kernels) = &self.kernels {
-            return kernels.gate(&both);
+    /// Adds what the feed-forward part of a layer says about rows to the residual stream.
+    fn add_feed_forward(&self, layer: &Layer, x: &Tensor, hidden: &mut Tensor) -> Result<(), ModelError> {
+        match &layer.feed_forward {
+            FeedForward::Dense { gate_up, down } => {
+                let gated = self.gate(&linear(x, gate_up)?)?;
+                add_linear(hidden, &gated, down)
+            }
+            FeedForward::Mixture(mixture) => {
+                let said = mixture.run(x, |both| self.gate(both))?;
+                let _ = hidden.f_add_(&said).during("adding experts")?;
+                Ok(())
+            }
         }
+    }
+
+    /// From gate and up projections, side by side, to what the last product takes.
+    fn gate(&self, both: &Tensor) -> Result<Tensor, ModelError> {
+        if let Some(kernels) = &self.kernels {
+            return kernels.gate(both);
+        }
+        let width = both.size().last().copied().unwrap_or_default() / 2;
         let gate = both.f_narrow(1, 0, width).during("gating")?;
         let up = both.f_narrow(1, width, width).during("gating")?;
         let mut gated = gate.f_silu().during("gating")?;
@@ -257,8 +262,7 @@ impl Libtorch {
             add_linear(&mut hidden, &found, &layer.output)?;
 
             let normed = rms_norm(&hidden, Some(&layer.feed_forward_norm), c.rms_norm_eps)?;
-            let gated = self.feed_forward(layer, &normed)?;
-            add_linear(&mut hidden, &gated, &layer.down)?;
+            self.add_feed_forward(layer, &normed, &mut hidden)?;
         }
         Ok(hidden)
     }
@@ -329,9 +333,13 @@ impl Model for Libtorch {
         self.parameters
     }
 
+    fn parameters_per_token(&self) -> u64 {
+        self.parameters - self.layers.iter().map(|layer| layer.feed_forward.idle_weights()).sum::<u64>()
+    }
+
     fn weight_bytes(&self) -> u64 {
-        let matrices = self.layers.iter().flat_map(Layer::matrices).chain([self.output_layer()]);
-        matrices.map(|matrix| matrix.numel() as u64 * self.target.kind.elt_size_in_bytes() as u64).sum()
+        let layers: u64 = self.layers.iter().map(Layer::step_weights).sum();
+        (layers + elements(&[self.output_layer()])) * self.target.kind.elt_size_in_bytes() as u64
     }
 
     fn numerics(&self) -> &'static str {
@@ -378,7 +386,8 @@ impl Model for Libtorch {
         let numbers = Numbers::new(batch)?;
         let Target { kind, device } = self.target;
         let mut found = None;
-        if let Some(kernels) = &self.kernels {
+        // Cards without grouped products wait for the host in a mixture, which cannot be recorded.
+        if let (Some(kernels), None) = (&self.kernels, &self.config.experts) {
             let k = i64::from(MAX_K).min(i64::from(self.config.vocab_size));
             let mut recorder = std::mem::take(&mut self.recorder);
             found = recorder.play(&numbers, device, |plan, attention| {

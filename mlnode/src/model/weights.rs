@@ -7,7 +7,7 @@ use super::{
     quantised::WeightBlocks,
     ModelError,
 };
-use crate::kernel::{Fp8Packing, Matrix, Packing, Pair, SCALE_MAX};
+use crate::kernel::{Fp8Packing, Fp8Row, Matrix, Packing, Pair, SCALE_MAX};
 use half::{bf16, f16};
 use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors};
@@ -93,6 +93,38 @@ pub(crate) enum Kind {
     F16,
 }
 
+/// A matrix of 8-bit weights as it lies in its file, checked: all weights and scales are sane numbers.
+pub(crate) struct Fp8<'a> {
+    bytes: &'a [u8],
+    /// Row by row of blocks; see [`WeightBlocks`].
+    scales: Vec<f32>,
+    blocks: WeightBlocks,
+    inputs: u32,
+}
+
+impl Fp8<'_> {
+    /// The weights, E4M3, one output after the other.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        self.bytes
+    }
+
+    /// The scales of the blocks, and their size.
+    pub(crate) fn scales(&self) -> (&[f32], WeightBlocks) {
+        (&self.scales, self.blocks)
+    }
+
+    /// Weights and scales of each output.
+    fn rows(&self) -> impl Iterator<Item = Fp8Row<'_>> {
+        let (runs, height) =
+            (self.inputs.div_ceil(self.blocks.inputs) as usize, self.blocks.outputs as usize);
+        self.bytes.chunks_exact(self.inputs as usize).enumerate().map(move |(row, weights)| {
+            let block = row / height * runs;
+            let scales = self.scales.get(block..block + runs).unwrap_or_default();
+            Fp8Row { weights, scales, run: self.blocks.inputs as usize }
+        })
+    }
+}
+
 impl Raw<'_> {
     pub(crate) fn kind(&self) -> Kind {
         self.kind
@@ -155,7 +187,16 @@ impl Weights {
 
     /// Whether there is a tensor of this name, stored as bf16.
     pub(crate) fn is_bf16(&self, name: &str) -> bool {
-        self.left.get(name).is_some_and(|stored| stored.kind == Dtype::BF16)
+        self.is_stored_as(name, Dtype::BF16)
+    }
+
+    /// Whether there is a tensor of this name, stored with 8 bits.
+    pub(crate) fn is_fp8(&self, name: &str) -> bool {
+        self.is_stored_as(name, Dtype::F8_E4M3)
+    }
+
+    fn is_stored_as(&self, name: &str, kind: Dtype) -> bool {
+        self.left.get(name).is_some_and(|stored| stored.kind == kind)
     }
 
     fn list(&mut self, path: &Path, map: &Mmap) -> Result<(), ModelError> {
@@ -175,8 +216,12 @@ impl Weights {
 
     /// Refuses weights that do not fit the memory, before any of it is taken.
     pub(crate) fn check_memory(&self) -> Result<(), ModelError> {
-        let needed = self.left.values().map(|stored| stored.bytes.len() as u64).sum();
-        memory::check(needed)
+        // Packed for the class `bf16` everything has its width; the vectors are too small to count.
+        let bytes = |stored: &Stored| match self.pairs {
+            true => stored.shape.iter().map(|size| *size as u64).product::<u64>() * size_of::<bf16>() as u64,
+            false => stored.bytes.len() as u64,
+        };
+        memory::check(self.left.values().map(bytes).sum())
     }
 
     /// Whether there is a tensor of this name that was not taken yet.
@@ -270,7 +315,16 @@ impl Weights {
     ) -> Result<Matrix, ModelError> {
         let mut packing = Packing::pairs(outputs, inputs as usize).map_err(no_memory)?;
         for (name, rows) in parts {
-            push_pairs(&mut packing, self.take(name, &[*rows, inputs])?, inputs);
+            let shape = [*rows, inputs];
+            if self.is_fp8(name) {
+                let mut row = vec![0.0; inputs as usize];
+                for weights in self.take_fp8(name, shape)?.rows() {
+                    weights.widen(&mut row);
+                    packing.push(row.chunks(2).map(Pair::of));
+                }
+            } else {
+                push_pairs(&mut packing, self.take(name, &shape)?, inputs);
+            }
         }
         Ok(packing.into())
     }
@@ -280,32 +334,35 @@ impl Weights {
         parts: &[(String, u32)],
         (outputs, inputs): (usize, u32),
     ) -> Result<Matrix, ModelError> {
-        let Some(blocks) = self.blocks else {
-            let name = parts.first().map_or("", |(name, _)| name);
-            return Err(ModelError::Unsupported(format!("{name} has 8 bits, and no quantization_config")));
-        };
-        let mut packing =
-            Fp8Packing::new(outputs, inputs as usize, blocks.inputs as usize).map_err(no_memory)?;
+        let run = self.blocks.map_or(inputs, |blocks| blocks.inputs);
+        let mut packing = Fp8Packing::new(outputs, inputs as usize, run as usize).map_err(no_memory)?;
         for (name, rows) in parts {
-            let runs = inputs.div_ceil(blocks.inputs);
-            let scale_name = format!("{name}_scale_inv");
-            let scales = self.take(&scale_name, &[rows.div_ceil(blocks.outputs), runs])?.widened();
-            if !scales.iter().all(|scale| scale.abs() <= SCALE_MAX) {
-                return Err(ModelError::Unsupported(format!("{scale_name} has a scale that is absurd")));
-            }
-            // Scales are not weights.
-            self.parameters -= scales.len() as u64;
-            self.parameters += elements(&[*rows, inputs]);
-            let bytes = self.take_bytes(name)?;
-            if bytes.iter().any(|byte| byte & 0x7f == 0x7f) {
-                return Err(ModelError::Unsupported(format!("{name} has a weight that is no number")));
-            }
-            for (row, weights) in bytes.chunks_exact(inputs as usize).enumerate() {
-                let block = row / blocks.outputs as usize * runs as usize;
-                packing.push(weights, scales.get(block..block + runs as usize).unwrap_or_default());
-            }
+            self.take_fp8(name, [*rows, inputs])?.rows().for_each(|row| packing.push(row));
         }
         Ok(packing.into())
+    }
+
+    /// A matrix of 8-bit weights, which must have this shape, with its scales.
+    pub(crate) fn take_fp8(&mut self, name: &str, [rows, inputs]: [u32; 2]) -> Result<Fp8<'_>, ModelError> {
+        let refuse = |what: String| Err(ModelError::Unsupported(what));
+        let Some(blocks) = self.blocks else {
+            return refuse(format!("{name} has 8 bits, and no quantization_config"));
+        };
+        self.stored(name, &[rows, inputs])?;
+        let scale_name = format!("{name}_scale_inv");
+        let runs = [rows.div_ceil(blocks.outputs), inputs.div_ceil(blocks.inputs)];
+        let scales = self.take(&scale_name, &runs)?.widened();
+        if !scales.iter().all(|scale| scale.abs() <= SCALE_MAX) {
+            return refuse(format!("{scale_name} has a scale that is absurd"));
+        }
+        // Scales are not weights.
+        self.parameters -= scales.len() as u64;
+        self.parameters += elements(&[rows, inputs]);
+        let bytes = self.take_bytes(name)?;
+        if bytes.iter().any(|byte| byte & 0x7f == 0x7f) {
+            return refuse(format!("{name} has a weight that is no number"));
+        }
+        Ok(Fp8 { bytes, scales, blocks, inputs })
     }
 
     /// Matrices of one shape that are stored as one tensor, one behind the other.

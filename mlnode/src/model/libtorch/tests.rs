@@ -15,9 +15,11 @@ const VOCAB: u32 = 61;
 /// Writes a small model with random weights.
 fn write_model(folder: &Path, family: &str) {
     let (hidden, heads, kv_heads, dim, inner, layers) = (24u32, 4u32, 2u32, 8u32, 40u32, 2u32);
+    let (experts, expert_inner) = (5u32, 10u32);
     let config = serde_json::json!({"model_type": family, "hidden_size": hidden, "intermediate_size": inner,
         "num_hidden_layers": layers, "num_attention_heads": heads, "num_key_value_heads": kv_heads,
-        "head_dim": dim, "vocab_size": VOCAB, "max_position_embeddings": 200});
+        "head_dim": dim, "vocab_size": VOCAB, "max_position_embeddings": 200, "num_experts": experts,
+        "num_experts_per_tok": 2, "moe_intermediate_size": expert_inner});
     std::fs::write(folder.join("config.json"), config.to_string()).unwrap();
     let mut shapes = vec![
         ("model.embed_tokens".to_owned(), vec![VOCAB, hidden]),
@@ -32,14 +34,21 @@ fn write_model(folder: &Path, family: &str) {
             ("self_attn.v_proj", vec![kv_heads * dim, hidden]),
             ("self_attn.o_proj", vec![hidden, heads * dim]),
             ("post_attention_layernorm", vec![hidden]),
-            ("mlp.gate_proj", vec![inner, hidden]),
-            ("mlp.up_proj", vec![inner, hidden]),
-            ("mlp.down_proj", vec![hidden, inner]),
         ];
-        if family == "qwen3" {
+        if family != "llama" {
             parts.extend([("self_attn.q_norm", vec![dim]), ("self_attn.k_norm", vec![dim])]);
         }
-        shapes.extend(parts.into_iter().map(|(name, shape)| (format!("model.layers.{layer}.{name}"), shape)));
+        let mut gated = vec![("mlp".to_owned(), inner)];
+        if family == "qwen3_moe" {
+            parts.push(("mlp.gate", vec![experts, hidden]));
+            gated = (0..experts).map(|i| (format!("mlp.experts.{i}"), expert_inner)).collect();
+        }
+        let gated = gated.iter().flat_map(|(name, inner)| {
+            [("gate", [*inner, hidden]), ("up", [*inner, hidden]), ("down", [hidden, *inner])]
+                .map(|(part, shape)| (format!("{name}.{part}_proj"), shape.to_vec()))
+        });
+        let parts = parts.into_iter().map(|(name, shape)| (name.to_owned(), shape)).chain(gated);
+        shapes.extend(parts.map(|(name, shape)| (format!("model.layers.{layer}.{name}"), shape)));
     }
     let mut noise = 7u32;
     let tensors: Vec<(String, Vec<usize>, Vec<u8>)> = shapes
@@ -180,12 +189,12 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
     #[test]
     fn a_sequence_does_not_see_the_others(
-        llama in any::<bool>(),
+        family in proptest::sample::select(vec!["qwen3", "qwen3_moe", "llama"]),
         room in 1u32..200,
         events in proptest::collection::vec(event(), 1..40),
     ) {
         let folder = tempfile::tempdir().unwrap();
-        write_model(folder.path(), if llama { "llama" } else { "qwen3" });
+        write_model(folder.path(), family);
         run(folder.path(), room, &events);
     }
 }
