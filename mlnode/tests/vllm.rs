@@ -30,6 +30,8 @@ use starling_primitives::{
     H256,
 };
 use std::{
+    collections::BTreeSet,
+    os::unix::fs::FileTypeExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
@@ -178,6 +180,13 @@ fn members(group: libc::pid_t) -> usize {
         .count()
 }
 
+/// Sockets that lie about where everybody's temporary files are.
+fn loose_sockets() -> BTreeSet<PathBuf> {
+    let entries = std::fs::read_dir(std::env::temp_dir()).unwrap().filter_map(Result::ok);
+    let sockets = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_socket()));
+    sockets.map(|entry| entry.path()).collect()
+}
+
 fn kill(process: libc::pid_t) {
     let done = Command::new("kill").args(["-9", &process.to_string()]).status().unwrap();
     assert!(done.success());
@@ -185,6 +194,7 @@ fn kill(process: libc::pid_t) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_started_server_serves_verifies_and_is_started_again() {
+    let loose = loose_sockets();
     let own = Running::demo(Limits::default()).await;
     let node = start(started(), Limits::default()).await;
     let model = node.client.state().await.unwrap().model.unwrap();
@@ -203,6 +213,7 @@ async fn a_started_server_serves_verifies_and_is_started_again() {
     let server = children("vllm.entrypoints")[0];
     node.client.unload(&UnloadRequest { model: MODEL.into() }).await.unwrap();
     assert_eq!(members(server), 0, "the server is gone with its model");
+    assert_eq!(loose_sockets(), loose, "a server that was killed, and one that ended, left none");
 }
 
 async fn transcripts_verify_both_ways(node: &Running, own: &Running) {

@@ -156,13 +156,15 @@ fn arguments(spec: &LoadSpec, max_context: u32, port: &Path, more: &[String]) ->
 
 /// The environment of a server, beside the node's.
 fn environment(folder: &Path, socket: &Path, settings: &Vllm) -> Vec<(OsString, OsString)> {
-    let own: [(&str, OsString); 6] = [
+    let own: [(&str, OsString); 7] = [
         ("PYTHONPATH", folder.into()),
         ("STARLING_SAMPLER", socket.into()),
         // The other one takes no logits processors.
         ("VLLM_USE_V2_MODEL_RUNNER", "0".into()),
         // One token more than the model was made for; it is never taken in.
         ("VLLM_ALLOW_LONG_MAX_MODEL_LEN", "1".into()),
+        // Its sockets go with the folder, whatever becomes of the server, and nobody else reaches them.
+        ("VLLM_RPC_BASE_PATH", folder.into()),
         ("VLLM_NO_USAGE_STATS", "1".into()),
         // The folder has everything.
         ("HF_HUB_OFFLINE", "1".into()),
