@@ -89,23 +89,35 @@ fn check<M: Model>(name: &str, model: &mut M, reference: &Reference) -> Vec<f32>
     println!("{name}: whole prompt {difference:e}");
     assert!(difference < TOLERANCE, "{name}: {difference}");
 
-    // The same prompt in uneven chunks, with rows of another sequence beside it.
+    // The same prompt in uneven chunks, with rows of another sequence beside it, of which one is asked for or none.
     let mut kv = model.new_sequence(capacity).unwrap();
     let mut other = model.new_sequence(capacity).unwrap();
     let mut chunked = Vec::new();
-    for (tokens, beside) in prompt.chunks(23).zip(prompt.chunks(9)) {
+    for (index, (tokens, beside)) in prompt.chunks(23).zip(prompt.chunks(9)).enumerate() {
+        let wanted = (index + 1) % 2;
         let logits = forward(
             model,
             &mut [
-                Rows { kv: &mut other, tokens: beside, logits: 1 },
+                Rows { kv: &mut other, tokens: beside, logits: wanted as u32 },
                 Rows { kv: &mut kv, tokens, logits: tokens.len() as u32 },
             ],
         );
-        chunked.extend_from_slice(&logits[vocab..]);
+        let (last, rest) = logits.split_at(wanted * vocab);
+        let row = (9 * index + beside.len()) * vocab;
+        assert!(largest_difference(last, &whole[row - last.len()..row]) < TOLERANCE, "{name}: {index}");
+        chunked.extend_from_slice(rest);
     }
     let difference = largest_difference(&chunked, &reference.logits);
     println!("{name}: chunks {difference:e}");
     assert!(difference < TOLERANCE, "{name}: {difference}");
+
+    // A step of which nothing is asked for leaves its keys and values.
+    drop(other);
+    let mut other = model.new_sequence(capacity).unwrap();
+    let (start, end) = prompt.split_at(40);
+    assert!(forward(model, &mut [Rows { kv: &mut other, tokens: start, logits: 0 }]).is_empty());
+    let last = forward(model, &mut [Rows { kv: &mut other, tokens: end, logits: 1 }]);
+    assert!(largest_difference(&last, &whole[whole.len() - vocab..]) < TOLERANCE, "{name}: after silence");
 
     // Greedy decoding from the cache.
     let mut token = best(&chunked[chunked.len() - vocab..]);

@@ -6,6 +6,7 @@ use super::{
     slab::Plain,
     tile::WIDTH,
 };
+use std::ops::Range;
 
 /// Elements (all have 32 bits) by which rows are pushed apart: a multiple of 4 KiB apart they would share one set of the first
 /// cache.
@@ -70,6 +71,15 @@ impl<T: Plain + Default> RowBuffer<T> {
     pub fn row_mut(&mut self, index: usize) -> &mut [T] {
         assert!(index < self.rows, "row {index} of {}", self.rows);
         &mut self.data[index * self.stride..][..self.width]
+    }
+
+    /// Copies rows to others, from `to` on.
+    ///
+    /// # Panics
+    /// When there are no such rows.
+    pub(crate) fn move_rows(&mut self, rows: Range<usize>, to: usize) {
+        assert!(rows.end.max(to + rows.len()) <= self.rows, "rows {rows:?} and {to} of {}", self.rows);
+        self.data.copy_within(rows.start * self.stride..rows.end * self.stride, to * self.stride);
     }
 
     /// Runs an operation on every row, on all threads where that pays.

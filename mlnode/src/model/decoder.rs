@@ -161,27 +161,39 @@ impl Decoder {
         }
     }
 
-    /// Adds what attention and feed-forward say to the residual stream.
-    fn layer(&mut self, index: usize, places: &[Place]) {
+    /// Computes queries, and keeps keys and values.
+    fn project(&mut self, index: usize, places: &[Place]) {
         let (Some(layer), vector) = (self.layers.get(index), self.vector()) else { return };
         let eps = self.config.rms_norm_eps as f32;
         let (pool, s) = (self.pool.as_ref(), &mut self.scratch);
 
-        let (hidden, added) = (&mut s.hidden, &mut s.added);
+        let hidden = &s.hidden;
         s.normed.for_each(pool, |row, normed| {
             vector.rms_norm(hidden.row(row), &layer.attention_norm, eps, normed);
         });
         layer.qkv.product(pool, &s.normed, &mut s.qkv);
         let attention = Attention { config: &self.config, layout: self.layout, index, places, pool };
         let (norms, turns) = (layer.head_norms.as_ref(), (&s.cos, &s.sin));
+        match self.numerics {
+            Numerics::Bf16 => attention.store::<Pair>(norms, turns, &mut s.qkv),
+            _ => attention.store::<f32>(norms, turns, &mut s.qkv),
+        }
+    }
+
+    /// Adds what attention and feed-forward say to the residual stream.
+    fn add(&mut self, index: usize, places: &[Place]) {
+        let (Some(layer), vector) = (self.layers.get(index), self.vector()) else { return };
+        let eps = self.config.rms_norm_eps as f32;
+        let (pool, s) = (self.pool.as_ref(), &mut self.scratch);
+
+        let attention = Attention { config: &self.config, layout: self.layout, index, places, pool };
         if self.numerics == Numerics::Bf16 {
-            attention.store::<Pair>(norms, turns, &mut s.qkv);
             s.rounded.round(pool, &s.qkv);
             attention.attend(&s.rounded, &mut s.attended);
         } else {
-            attention.store::<f32>(norms, turns, &mut s.qkv);
             attention.attend(&s.qkv, &mut s.attended);
         }
+        let (hidden, added) = (&mut s.hidden, &mut s.added);
         layer.output.product(pool, &s.attended, added);
         hidden.for_each(pool, |row, x| vector.add(x, added.row(row)));
 
@@ -192,21 +204,41 @@ impl Decoder {
         hidden.for_each(pool, |row, x| vector.add(x, added.row(row)));
     }
 
-    /// Normalises the rows whose logits are wanted.
-    fn keep_wanted(&mut self, batch: &[Rows<'_, SequenceKv>], places: &[Place]) {
-        let rows: Vec<usize> = batch
-            .iter()
-            .zip(places)
-            .flat_map(|(rows, place)| {
-                let end = place.first + place.new;
-                end - (rows.logits as usize).min(place.new)..end
-            })
-            .collect();
-        let vector = self.vector();
-        self.scratch.wanted.resize(rows.len());
-        for (place, row) in rows.into_iter().enumerate() {
-            let (x, normed) = (self.scratch.hidden.row(row), self.scratch.wanted.row_mut(place));
-            vector.rms_norm(x, &self.norm, self.config.rms_norm_eps as f32, normed);
+    /// Leaves nothing but the rows whose logits are wanted in the residual stream and among the queries. Returns where they are.
+    fn keep_wanted(&mut self, batch: &[Rows<'_, SequenceKv>], places: Vec<Place>) -> Vec<Place> {
+        if batch.iter().all(|rows| rows.logits as usize >= rows.tokens.len()) {
+            return places;
+        }
+        let s = &mut self.scratch;
+        let mut kept = 0;
+        let mut keep = |(rows, place): (&Rows<'_, SequenceKv>, Place)| {
+            let new = (rows.logits as usize).min(place.new);
+            let left = place.new - new;
+            s.hidden.move_rows(place.first + left..place.first + place.new, kept);
+            s.qkv.move_rows(place.first + left..place.first + place.new, kept);
+            let first = kept;
+            kept += new;
+            Place { first, new, past: place.past + left, blocks: place.blocks }
+        };
+        let places = batch.iter().zip(places).map(&mut keep).collect();
+        self.resize(kept);
+        self.scratch.qkv.resize(kept);
+        places
+    }
+
+    /// Normalises what left the last layer.
+    fn norm_wanted(&mut self) {
+        let (pool, vector, s) = (self.pool.as_ref(), Vector::new(self.pool.isa()), &mut self.scratch);
+        let (hidden, norm, eps) = (&s.hidden, &self.norm, self.config.rms_norm_eps as f32);
+        s.wanted.resize(hidden.rows());
+        s.wanted.for_each(pool, |row, normed| vector.rms_norm(hidden.row(row), norm, eps, normed));
+    }
+
+    /// Makes the buffers of activations hold so many rows.
+    fn resize(&mut self, rows: usize) {
+        let s = &mut self.scratch;
+        for buffer in [&mut s.hidden, &mut s.normed, &mut s.attended] {
+            buffer.resize(rows);
         }
     }
 }
@@ -263,14 +295,20 @@ impl Model for Decoder {
                 turn(&self.frequencies, place.past + token, cos, sin);
             }
         }
-        for buffer in [&mut s.hidden, &mut s.normed, &mut s.attended] {
-            buffer.resize(first);
-        }
+        self.resize(first);
         self.embed(batch);
-        for index in 0..self.layers.len() {
-            self.layer(index, &places);
+        let last = self.layers.len() - 1;
+        for index in 0..last {
+            self.project(index, &places);
+            self.add(index, &places);
         }
-        self.keep_wanted(batch, &places);
+        // Behind the last keys and values no row is of use to another.
+        self.project(last, &places);
+        let places = self.keep_wanted(batch, places);
+        if self.scratch.hidden.rows() > 0 {
+            self.add(last, &places);
+        }
+        self.norm_wanted();
         for rows in batch.iter_mut() {
             rows.kv.advance(rows.tokens.len() as u32);
         }

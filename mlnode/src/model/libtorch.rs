@@ -240,7 +240,7 @@ impl Libtorch {
         Ok(Turns::Rows(part(0)?, part(1)?))
     }
 
-    /// The residual stream behind all layers.
+    /// The residual stream behind all layers, of the rows whose logits are wanted.
     fn through_layers(&self, plan: &Plan, attention: &Attention) -> Result<Tensor, ModelError> {
         let (Some(store), Some(rotations)) = (&self.store, &self.rotations) else {
             return Err(ModelError::NoKvRoom { tokens: 1, free: 0 });
@@ -258,7 +258,15 @@ impl Libtorch {
             self.rotate_and_keep(layer, &qkv, kept, plan, &turns)?;
             let query = qkv.f_narrow(1, 0, heads).during("splitting heads")?;
             let found = attention.run(&query, kept)?;
-            let found = found.f_reshape([plan.numbers.rows, heads * dim]).during("joining heads")?;
+            let mut found = found.f_reshape([plan.numbers.rows, heads * dim]).during("joining heads")?;
+            // Behind the last keys and values no row is of use to another.
+            if index + 1 == self.layers.len() && !plan.numbers.is_decoding() {
+                let wanted = |rows: &Tensor| rows.f_index_select(0, &plan.wanted).during("selecting rows");
+                (hidden, found) = (wanted(&hidden)?, wanted(&found)?);
+                if found.numel() == 0 {
+                    break;
+                }
+            }
             add_linear(&mut hidden, &found, &layer.output)?;
 
             let normed = rms_norm(&hidden, Some(&layer.feed_forward_norm), c.rms_norm_eps)?;
@@ -270,8 +278,7 @@ impl Libtorch {
     /// The wanted rows, normalised.
     fn wanted_rows(&self, plan: &Plan, attention: &Attention) -> Result<Tensor, ModelError> {
         let hidden = self.through_layers(plan, attention)?;
-        let wanted = hidden.f_index_select(0, &plan.wanted).during("selecting rows")?;
-        rms_norm(&wanted, Some(&self.norm), self.config.rms_norm_eps)
+        rms_norm(&hidden, Some(&self.norm), self.config.rms_norm_eps)
     }
 
     /// Logits of some of the wanted rows, f32, on the device.
