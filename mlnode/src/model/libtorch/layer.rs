@@ -79,7 +79,8 @@ fn dequantised(stored: &Fp8<'_>, shape: [u32; 2], device: Device) -> Result<Tens
     let during = "dequantising weights";
     let [outputs, inputs] = shape.map(i64::from);
     let (scales, blocks) = stored.scales();
-    let (height, width) = (i64::from(blocks.outputs), i64::from(blocks.inputs));
+    // A block may be larger than the matrix.
+    let (height, width) = (i64::from(blocks.outputs).min(outputs), i64::from(blocks.inputs).min(inputs));
     let count = [shape[0].div_ceil(blocks.outputs), shape[1].div_ceil(blocks.inputs)].map(i64::from);
     let scales = Tensor::f_from_slice(scales)
         .and_then(|t| t.f_view(count))

@@ -132,8 +132,11 @@ pub(crate) async fn run(plan: &Plan) -> Result<()> {
     for _ in 0..plan.rounds {
         for cell in &mut cells {
             cell.bandwidth.push(read_bandwidth(plan.threads)?);
+            // What ran before has left each of them cold: the first moments of a turn are nobody's figures.
+            engine.measure(32, 1, 16).await?;
             cell.starling.push(engine.measure(cell.prompt, cell.batch, plan.tokens).await?);
             for (peer, rates) in peers.iter_mut().zip(&mut cell.peers) {
+                peer.measure(&prompt(32, 0), 1, 16).await?;
                 rates.push(peer.measure(&prompt(cell.prompt, 0), cell.batch, plan.tokens).await?);
             }
         }
