@@ -146,7 +146,7 @@ pub struct Limits {
     pub step_tokens: u32,
     /// Tokens that a step may take where the model is fast enough (default 512). At least `step_tokens`.
     pub step_tokens_max: u32,
-    /// Time that such a step should take, in ms (default 100).
+    /// Time that such a step should take, in ms (default 100); eight times as long while prompts are taken in and nobody streams.
     pub step_ms: u64,
     /// Tokens of verification and sprint work in a step beside requests (default 32).
     pub background_tokens: u32,

@@ -7,6 +7,9 @@ use std::time::Duration;
 
 /// Share of the newest step in the estimate: a quarter.
 const NEWEST: f64 = 0.25;
+/// How many times as long a step of prompts alone may take. They are taken in in order of arrival, so larger pieces keep nobody
+/// waiting who would not wait anyway, and read the weights less often.
+const QUIET: u32 = 8;
 
 /// Bounds of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,9 +36,10 @@ impl Pace {
         Self { limits, token_seconds: None }
     }
 
-    /// Tokens that the next step may take.
-    pub fn step_tokens(&self) -> u32 {
+    /// Tokens that the next step may take. `quiet`: requests wait for their first tokens, and nobody for a later one.
+    pub fn step_tokens(&self, quiet: bool) -> u32 {
         let PaceLimits { least, most, time } = self.limits;
+        let time = if quiet { time.saturating_mul(QUIET) } else { time };
         let fitting = self.token_seconds.map_or(0.0, |seconds| time.as_secs_f64() / seconds);
         // `as` saturates, and makes 0 of what is not a number.
         (fitting as u32).clamp(least, most.max(least))
@@ -63,12 +67,12 @@ mod tests {
     fn after(tokens: usize, ms: u64) -> u32 {
         let mut pace = Pace::new(LIMITS);
         (0..50).for_each(|_| pace.observe(tokens, Duration::from_millis(ms)));
-        pace.step_tokens()
+        pace.step_tokens(false)
     }
 
     #[test]
     fn a_step_takes_its_time_within_its_bounds() {
-        assert_eq!(Pace::new(LIMITS).step_tokens(), 128);
+        assert_eq!(Pace::new(LIMITS).step_tokens(false), 128);
         assert_eq!(after(128, 300), 128, "a slow machine keeps its streams smooth");
         assert_eq!(after(128, 50), 256);
         assert_eq!(after(256, 100), 256, "the estimate does not drift");
@@ -81,7 +85,17 @@ mod tests {
         let mut pace = Pace::new(LIMITS);
         (0..50).for_each(|_| pace.observe(512, Duration::from_millis(50)));
         (0..8).for_each(|_| pace.observe(512, Duration::from_millis(400)));
-        assert!(pace.step_tokens() < 200, "{}", pace.step_tokens());
+        assert!(pace.step_tokens(false) < 200, "{}", pace.step_tokens(false));
+    }
+
+    #[test]
+    fn prompts_come_in_larger_pieces_while_nobody_streams() {
+        let mut pace = Pace::new(LIMITS);
+        assert_eq!(pace.step_tokens(true), 128, "nothing is known yet");
+        pace.observe(128, Duration::from_millis(320));
+        assert_eq!((pace.step_tokens(false), pace.step_tokens(true)), (128, 320));
+        pace.observe(128, Duration::from_secs(60));
+        assert_eq!(pace.step_tokens(true), 128, "a step that nobody would wait for");
     }
 
     proptest! {
@@ -89,11 +103,12 @@ mod tests {
         fn no_step_leaves_the_bounds(
             steps in proptest::collection::vec((0usize..2_000, 0u64..1 << 40), 0..40),
             (least, most) in (1u32..1_000, 0u32..2_000),
+            quiet in any::<bool>(),
         ) {
             let mut pace = Pace::new(PaceLimits { least, most, time: Duration::from_millis(100) });
             for (tokens, nanoseconds) in steps {
                 pace.observe(tokens, Duration::from_nanos(nanoseconds));
-                prop_assert!((least..=most.max(least)).contains(&pace.step_tokens()));
+                prop_assert!((least..=most.max(least)).contains(&pace.step_tokens(quiet)));
             }
         }
     }

@@ -220,6 +220,11 @@ impl<'a> Sequence<'a> {
         (self.tokens.len() - self.computed) as u32
     }
 
+    /// Whether it is a request whose next token is the only one to be computed.
+    pub(super) fn streams(&self) -> bool {
+        self.class() == Class::Request && self.pending() == 1
+    }
+
     /// Whether it is a request of which nothing was computed yet.
     pub(super) fn is_waiting(&self) -> bool {
         matches!(&self.kind, Kind::Request(answering) if !answering.begun)

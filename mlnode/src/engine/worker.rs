@@ -310,7 +310,7 @@ impl<'a> Serving<'a> {
         let budget = match self.source.schedules() {
             true => EVERYTHING,
             false => Budget {
-                step_tokens: self.pace.step_tokens(),
+                step_tokens: self.pace.step_tokens(self.is_quiet()),
                 background_tokens: self.shared.limits.background_tokens,
             },
         };
@@ -324,6 +324,12 @@ impl<'a> Serving<'a> {
         }
         let shares = self.prepare(shares);
         shares.is_empty() || self.step(&shares)
+    }
+
+    /// Whether there are requests, none of which streams. Background work alone is not quiet: whoever comes waits for its step.
+    fn is_quiet(&self) -> bool {
+        let mut requests = self.sequences.iter().filter(|s| s.class() == Class::Request).peekable();
+        requests.peek().is_some() && requests.all(|s| !s.streams())
     }
 
     /// Asks the constraints what they allow in this step. A transcript that one shows to be false leaves it.
