@@ -45,14 +45,18 @@ impl Pace {
         (fitting as u32).clamp(least, most.max(least))
     }
 
-    /// Learns from a step of so many tokens. Small ones tell nothing: what they take is the reading of the weights.
+    /// Learns from a step of so many tokens. Small ones take their time for reading the weights: a token of a large one takes no
+    /// longer than theirs, and maybe less.
     pub fn observe(&mut self, tokens: usize, took: Duration) {
-        if tokens == 0 || tokens < self.limits.least as usize {
+        if tokens == 0 {
             return;
         }
         let seconds = took.as_secs_f64() / tokens as f64;
         let known = self.token_seconds.unwrap_or(seconds);
-        self.token_seconds = Some(known + NEWEST * (seconds - known));
+        self.token_seconds = Some(match tokens < self.limits.least as usize {
+            true => known.min(seconds),
+            false => known + NEWEST * (seconds - known),
+        });
     }
 }
 
@@ -77,7 +81,7 @@ mod tests {
         assert_eq!(after(128, 50), 256);
         assert_eq!(after(256, 100), 256, "the estimate does not drift");
         assert_eq!(after(128, 1), 512, "a fast one is bounded all the same");
-        assert_eq!(after(127, 1), 128, "small steps tell nothing");
+        assert_eq!(after(32, 8), 400, "a small step tells how long a token takes at most");
     }
 
     #[test]
@@ -86,6 +90,16 @@ mod tests {
         (0..50).for_each(|_| pace.observe(512, Duration::from_millis(50)));
         (0..8).for_each(|_| pace.observe(512, Duration::from_millis(400)));
         assert!(pace.step_tokens(false) < 200, "{}", pace.step_tokens(false));
+    }
+
+    #[test]
+    fn decoding_says_nothing_about_prompts() {
+        let mut pace = Pace::new(LIMITS);
+        pace.observe(1, Duration::from_millis(20));
+        assert_eq!(pace.step_tokens(false), 128);
+        (0..50).for_each(|_| pace.observe(256, Duration::from_millis(100)));
+        (0..50).for_each(|_| pace.observe(8, Duration::from_millis(22)));
+        assert!((250..=256).contains(&pace.step_tokens(false)), "{}", pace.step_tokens(false));
     }
 
     #[test]
