@@ -308,9 +308,9 @@ impl Network {
         let Err(error) = &result else { return result };
         println!("FAILED: {error:#}");
         for role in self.spec.processes() {
-            println!("---- {}\n{}", role.name(), process::tail(&self.log(role), LOG_LINES));
+            println!("---- {}\n{}", role.name(), process::excerpt(&self.log(role), LOG_LINES));
         }
-        println!("---- proxy\n{}", process::tail(&self.root.join("logs/proxy.log"), LOG_LINES));
+        println!("---- proxy\n{}", process::excerpt(&self.root.join("logs/proxy.log"), LOG_LINES));
         result
     }
 

@@ -115,9 +115,42 @@ fn open_log(path: &Path) -> Result<File> {
         .with_context(|| format!("cannot open {}", path.display()))
 }
 
+/// What every healthy process writes, again and again: marks of a node's lines, and the level of the others'.
+const ROUTINE: [&str; 8] = [" INFO ", "🏆", "🆕", "🙌", "🎁", "🔖", "💤", "👶"];
+
 /// The last lines of a log.
 pub fn tail(path: &Path, lines: usize) -> String {
     let text = fs::read_to_string(path).unwrap_or_default();
     let all: Vec<&str> = text.lines().collect();
-    all[all.len().saturating_sub(lines)..].join("\n")
+    end(&all, lines).join("\n")
+}
+
+/// The last lines of a log, and before them the last ones of what was unusual earlier: a failure may have begun long before.
+pub fn excerpt(path: &Path, lines: usize) -> String {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let all: Vec<&str> = text.lines().collect();
+    let (earlier, last) = all.split_at(all.len().saturating_sub(lines));
+    let is_routine = |line: &str| ROUTINE.iter().any(|mark| line.contains(mark));
+    let unusual: Vec<&str> = earlier.iter().copied().filter(|line| !is_routine(line)).collect();
+    [end(&unusual, lines), &["..."], last].concat().join("\n")
+}
+
+fn end<'a, 'b>(lines: &'a [&'b str], count: usize) -> &'a [&'b str] {
+    &lines[lines.len().saturating_sub(count)..]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_excerpt_shows_where_it_began() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let lines = ["first warning", "Report of a peer", "2026 💤 Idle", "2026 INFO peer: hello", "a", "b"];
+        fs::write(file.path(), lines.join("\n")).unwrap();
+        assert_eq!(excerpt(file.path(), 2), "first warning\nReport of a peer\n...\na\nb");
+        assert_eq!(excerpt(file.path(), 1), "a\n...\nb");
+        assert_eq!(excerpt(file.path(), 9), format!("...\n{}", lines.join("\n")));
+        assert_eq!(tail(file.path(), 2), "a\nb");
+    }
 }
