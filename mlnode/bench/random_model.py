@@ -5,8 +5,8 @@ weights say.
 
 SHAPE is `0.6b` (Qwen3-0.6B's: 28 layers, 1024 wide, vocabulary 151,936, tied), `8b` (Qwen3-8B's: 36 layers, 4096 wide, untied),
 `llama` (Llama 3.2 1B's: 16 layers, 2048 wide, vocabulary 128,256, tied, Llama 3 rotary scaling), `moe` (Qwen3-30B-A3B's: 2048 wide,
-8 of 128 experts 768 wide, untied, but 12 layers of 48), `small` (8 layers, 512 wide, vocabulary 32,000, tied), or `demo`: the demo model itself, stored in another way. The tokenizer is the demo model's: the engine
-wants one, and its tokens are in all vocabularies. The weights are drawn on the device. fp8 is block-scaled, the rest in bf16.
+8 of 128 experts 768 wide, untied, but 12 layers of 48), `small` (8 layers, 512 wide, vocabulary 32,000, tied), or `demo`: the demo
+model itself, stored in another way. The tokenizer is the demo model's: the engine wants one, and its tokens are in all vocabularies. The weights are drawn on the device. fp8 is block-scaled, the rest in bf16.
 """
 
 import argparse
